@@ -1,0 +1,1 @@
+//! Preference records and packed batches.
