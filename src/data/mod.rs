@@ -1,1 +1,3 @@
 //! Preference records and packed batches.
+
+pub mod batch;

@@ -1,0 +1,63 @@
+//! Known-answer cases for every kernel, computed against [`crate::reference`].
+//!
+//! One list serves the tests, the benches and the `doctor` example: each case builds a plan on the
+//! device in hand, with sentinels around every buffer, and knows what must come out.
+
+pub mod nn;
+mod trial;
+
+pub use trial::{Trial, Verdict, values};
+
+use crate::Result;
+use crate::gpu::Gpu;
+
+/// What a case is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Right answers: odd sizes, extremes. Quick enough for every device.
+    Answer,
+    /// A size worth timing; its answers are checked as well.
+    Timing,
+}
+
+/// One kernel on one set of inputs.
+pub struct Case {
+    /// The kernel, as in `nn.matmul`.
+    pub kernel: &'static str,
+    /// What is special about this case, as in `tn 17x33x9`.
+    pub name: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    build: Box<dyn Fn(&Gpu) -> Result<Trial> + Send + Sync>,
+}
+
+impl Case {
+    /// A case whose plan `build` makes.
+    pub fn new(
+        kernel: &'static str,
+        name: impl Into<String>,
+        purpose: Purpose,
+        build: impl Fn(&Gpu) -> Result<Trial> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kernel,
+            name: name.into(),
+            purpose,
+            build: Box::new(build),
+        }
+    }
+
+    /// Makes the inputs, the plan and the expected answers.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel or the device refuses.
+    pub fn build(&self, gpu: &Gpu) -> Result<Trial> {
+        (self.build)(gpu)
+    }
+}
+
+/// Every case of every kernel.
+pub fn cases() -> Vec<Case> {
+    nn::cases()
+}

@@ -1,0 +1,313 @@
+//! [`Gpu`]: a device and its queue, either made here or owned by a host application.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::shader::{Pipeline, PipelineKey};
+use crate::{Error, Result};
+
+/// What a [`Gpu`] may use; each switch is for comparison, the default takes what the device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuOptions {
+    /// Use kernels that exchange values inside a subgroup, where the device offers them with at
+    /// least 8 lanes. `PREFGRAD_SUBGROUPS=0` in the environment switches them off as well.
+    pub subgroups: bool,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        Self { subgroups: true }
+    }
+}
+
+/// A device, its queue, and the pipelines compiled for it.
+///
+/// Cheap to clone: clones share everything. [`Gpu::new`] makes a device of its own;
+/// [`Gpu::from_device`] works on a device that the host application owns, and then leaves the
+/// host's error handler, lost-device callback and polling alone.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    subgroups: bool,
+    timestamps: bool,
+    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Default)]
+struct Faults {
+    lost: Option<String>,
+    errors: Vec<String>,
+}
+
+/// A poisoned lock only means that another thread panicked while holding it; every state kept
+/// behind these locks is valid at each step, so the data is used as it is.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const NO_ADAPTER_HINT: &str = if cfg!(target_os = "linux") {
+    "Install a Vulkan driver: for a GPU the vendor's own or Mesa's, without one the software driver \
+     (Debian, Ubuntu: apt-get install libvulkan1 mesa-vulkan-drivers; Fedora: dnf install \
+     vulkan-loader mesa-vulkan-drivers; Arch: pacman -S vulkan-icd-loader vulkan-swrast)"
+} else if cfg!(target_os = "macos") {
+    "Metal comes with macOS 10.13 and later: check `system_profiler SPDisplaysDataType`"
+} else if cfg!(target_os = "windows") {
+    "Update the graphics driver (DirectX 12 or Vulkan)"
+} else {
+    "Use a browser or system with WebGPU, Vulkan, Metal or DirectX 12"
+};
+
+impl Gpu {
+    /// The best adapter of this machine: discrete before integrated before software.
+    ///
+    /// `WGPU_BACKEND` (`vulkan`, `metal`, `dx12`) and `WGPU_ADAPTER_NAME` (part of the name,
+    /// any case) choose among several.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoAdapter`] says what to install; [`Error::Device`] if the driver refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn new() -> Result<Self> {
+        pollster::block_on(Self::new_async(GpuOptions::default()))
+    }
+
+    /// [`Gpu::new`] with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::new`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn with_options(options: GpuOptions) -> Result<Self> {
+        pollster::block_on(Self::new_async(options))
+    }
+
+    /// [`Gpu::new`] for hosts that must not block, and the only form on wasm32.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::new`].
+    pub async fn new_async(options: GpuOptions) -> Result<Self> {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+        let instance = wgpu::Instance::new(descriptor);
+        let adapter = pick_adapter(&instance).await?;
+        let wanted = wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("prefgrad"),
+                required_features: adapter.features() & wanted,
+                required_limits: adapter.limits(),
+                experimental_features: wgpu::ExperimentalFeatures::disabled(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                trace: wgpu::Trace::Off,
+            })
+            .await
+            .map_err(|error| Error::Device {
+                during: format!("opening {}", adapter.get_info().name),
+                detail: error.to_string(),
+            })?;
+        let gpu = Self::from_device(device, queue, options);
+        gpu.watch_own_device();
+        Ok(gpu)
+    }
+
+    /// Works on a device and queue that the host application made, with any limits and features.
+    ///
+    /// Kernel variants follow the features of this *device*, not of its adapter.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
+        let info = device.adapter_info();
+        let features = device.features();
+        let allowed = options.subgroups
+            && std::env::var("PREFGRAD_SUBGROUPS").map_or(true, |value| value != "0");
+        let inner = Inner {
+            subgroups: allowed
+                && features.contains(wgpu::Features::SUBGROUP)
+                && info.subgroup_min_size >= 8,
+            timestamps: features.contains(
+                wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
+            ),
+            limits: device.limits(),
+            info,
+            device,
+            queue,
+            pipelines: Mutex::default(),
+            faults: Arc::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn watch_own_device(&self) {
+        let faults = self.inner.faults.clone();
+        self.device()
+            .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+                log::error!("wgpu: {error}");
+                lock(&faults).errors.push(error.to_string());
+            }));
+        let faults = self.inner.faults.clone();
+        self.device()
+            .set_device_lost_callback(move |reason, detail| {
+                lock(&faults).lost = Some(format!("{reason:?}: {detail}"));
+            });
+    }
+
+    /// The wgpu device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.inner.device
+    }
+
+    /// The wgpu queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.inner.queue
+    }
+
+    /// Name, driver and type of the adapter.
+    pub fn info(&self) -> &wgpu::AdapterInfo {
+        &self.inner.info
+    }
+
+    /// The device's limits.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.inner.limits
+    }
+
+    /// Whether kernels that use subgroups are chosen: the device has them, with 8 lanes or more.
+    pub fn subgroups(&self) -> bool {
+        self.inner.subgroups
+    }
+
+    /// Whether [`crate::Plan::profile`] can time single dispatches.
+    pub fn timestamps(&self) -> bool {
+        self.inner.timestamps
+    }
+
+    /// Waits until everything submitted so far is done, then reports any fault of the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`] and [`Error::Device`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device().poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        match polled {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::Device {
+                during: "waiting for submitted work".into(),
+                detail: error.to_string(),
+            }),
+        }
+    }
+
+    /// Reports a fault that the device has signalled since the last call, if it is our own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`] and [`Error::Device`].
+    pub fn check(&self) -> Result<()> {
+        let mut faults = lock(&self.inner.faults);
+        if let Some(reason) = faults.lost.clone() {
+            return Err(Error::DeviceLost { reason });
+        }
+        match std::mem::take(&mut faults.errors).into_iter().next() {
+            None => Ok(()),
+            Some(detail) => Err(Error::Device {
+                during: "running submitted work".into(),
+                detail,
+            }),
+        }
+    }
+
+    pub(super) fn pipeline(
+        &self,
+        key: PipelineKey,
+        make: impl FnOnce() -> Result<Pipeline>,
+    ) -> Result<Arc<Pipeline>> {
+        if let Some(found) = lock(&self.inner.pipelines).get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(make()?);
+        lock(&self.inner.pipelines).insert(key, made.clone());
+        Ok(made)
+    }
+
+    /// Runs `make` and turns what wgpu would otherwise send to the uncaptured error handler into
+    /// a value. On wasm32, where a scope's result can't be waited for, it goes to that handler.
+    pub(super) fn guarded<T>(
+        &self,
+        filter: wgpu::ErrorFilter,
+        make: impl FnOnce() -> T,
+    ) -> std::result::Result<T, String> {
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let scope = self.device().push_error_scope(filter);
+            let value = make();
+            match pollster::block_on(scope.pop()) {
+                None => Ok(value),
+                Some(error) => Err(error.to_string()),
+            }
+        }
+        #[cfg(target_arch = "wasm32")]
+        {
+            let _ = filter;
+            Ok(make())
+        }
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu")
+            .field("adapter", &self.inner.info.name)
+            .field("backend", &self.inner.info.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn pick_adapter(instance: &wgpu::Instance) -> Result<wgpu::Adapter> {
+    let wanted = std::env::var("WGPU_ADAPTER_NAME").ok();
+    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
+    if let Some(part) = &wanted {
+        let part = part.to_lowercase();
+        adapters.retain(|a| a.get_info().name.to_lowercase().contains(&part));
+    }
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    // A browser lists no adapters: there, and only there, the request decides.
+    let found = match adapters.into_iter().min_by_key(rank) {
+        Some(adapter) => Some(adapter),
+        None if wanted.is_none() => instance
+            .request_adapter(&wgpu::RequestAdapterOptions {
+                power_preference: wgpu::PowerPreference::HighPerformance,
+                ..Default::default()
+            })
+            .await
+            .ok(),
+        None => None,
+    };
+    found.ok_or_else(|| Error::NoAdapter {
+        detail: match wanted {
+            Some(name) => format!("none of {names:?} contains WGPU_ADAPTER_NAME={name}"),
+            None => "this system offers none through Vulkan, Metal, DirectX 12 or WebGPU".into(),
+        },
+        hint: NO_ADAPTER_HINT,
+    })
+}

@@ -1,0 +1,13 @@
+//! The one place that touches wgpu: device, tensors, shaders and recorded plans.
+
+mod device;
+mod plan;
+mod profile;
+mod shader;
+mod tensor;
+
+pub use device::{Gpu, GpuOptions};
+pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
+pub use profile::{Profile, ProfileRow};
+pub use shader::{Capability, Const, Lib, Shader, Variant};
+pub use tensor::{Element, Tensor};

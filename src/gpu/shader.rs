@@ -1,0 +1,187 @@
+//! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
+
+use super::{Access, Gpu};
+use crate::{Error, Result};
+
+/// What a kernel's text needs beyond core WebGPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Nothing: runs on every WebGPU device.
+    Core,
+    /// Subgroup operations, with subgroups of 8 lanes or more.
+    Subgroups,
+}
+
+/// A library file of `shaders/`: functions or declarations without an entry point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lib {
+    /// The name, as in `lib.reduce`.
+    pub name: &'static str,
+    /// The WGSL text.
+    pub text: &'static str,
+}
+
+/// The value of a `const` line in a variant's prelude.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Const {
+    /// `u32`
+    U32(u32),
+    /// `bool`
+    Bool(bool),
+}
+
+/// One way to complete a kernel's text: which libraries, which constants, which entry point.
+#[derive(Debug, Clone, Copy)]
+pub struct Variant<'a> {
+    /// The entry point.
+    pub entry: &'a str,
+    /// The library files to add.
+    pub libs: &'a [&'a Lib],
+    /// `const` lines of the prelude.
+    pub consts: &'a [(&'a str, Const)],
+}
+
+/// A kernel file of `shaders/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Shader {
+    /// The name, as in `nn.matmul`: folder and stem.
+    pub name: &'static str,
+    /// The kernel's own text, without prelude and libraries.
+    pub text: &'static str,
+    /// What the text needs.
+    pub capability: Capability,
+}
+
+impl Shader {
+    /// The complete WGSL text of a variant, as a browser, Dawn or an editor takes it.
+    ///
+    /// Prelude, libraries and kernel are concatenated, which WGSL allows since declarations at
+    /// module scope may stand in any order.
+    pub fn wgsl(&self, variant: &Variant<'_>) -> String {
+        let enable = match self.capability {
+            Capability::Core => "",
+            Capability::Subgroups => "enable subgroups;\n",
+        };
+        format!("{enable}{}", self.text_without_enable(variant))
+    }
+
+    /// naga 30 knows the subgroup built-ins but refuses the line that browsers require for them.
+    pub(crate) fn text_without_enable(&self, variant: &Variant<'_>) -> String {
+        let mut text = String::new();
+        for (name, value) in variant.consts {
+            text += &match value {
+                Const::U32(value) => format!("const {name}: u32 = {value}u;\n"),
+                Const::Bool(value) => format!("const {name}: bool = {value};\n"),
+            };
+        }
+        for lib in variant.libs {
+            text += lib.text;
+            text += "\n";
+        }
+        text + self.text
+    }
+
+    fn key(&self, variant: &Variant<'_>, slots: &[(u32, Access)]) -> PipelineKey {
+        let libs: Vec<&str> = variant.libs.iter().map(|lib| lib.name).collect();
+        PipelineKey(format!(
+            "{} {} {libs:?} {:?} {slots:?}",
+            self.name, variant.entry, variant.consts
+        ))
+    }
+
+    pub(super) fn pipeline(
+        &self,
+        gpu: &Gpu,
+        variant: &Variant<'_>,
+        slots: &[(u32, Access)],
+    ) -> Result<std::sync::Arc<Pipeline>> {
+        if self.capability == Capability::Subgroups && !gpu.subgroups() {
+            return Err(Error::Shader {
+                shader: self.name.into(),
+                detail: "it needs subgroups, which this device lacks or which are switched off"
+                    .into(),
+            });
+        }
+        gpu.pipeline(self.key(variant, slots), || {
+            gpu.guarded(wgpu::ErrorFilter::Validation, || {
+                self.compile(gpu, variant, slots)
+            })
+            .map_err(|detail| Error::Shader {
+                shader: format!("{}.{}", self.name, variant.entry),
+                detail,
+            })
+        })
+    }
+
+    fn compile(&self, gpu: &Gpu, variant: &Variant<'_>, slots: &[(u32, Access)]) -> Pipeline {
+        let device = gpu.device();
+        let label = format!("{}.{}", self.name, variant.entry);
+        let text = if cfg!(target_arch = "wasm32") {
+            self.wgsl(variant)
+        } else {
+            self.text_without_enable(variant)
+        };
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.force_loop_bounding = false;
+        // SAFETY: all that is switched off is wgpu's counter that ends endless loops. Each loop of
+        // the crate's shaders counts upwards by a constant step to a bound that is read once
+        // before the loop, so it ends; bounds checks stay on.
+        let module = unsafe {
+            device.create_shader_module_trusted(
+                wgpu::ShaderModuleDescriptor {
+                    label: Some(&label),
+                    source: wgpu::ShaderSource::Wgsl(text.into()),
+                },
+                checks,
+            )
+        };
+        let entries: Vec<_> = slots.iter().map(|&slot| layout_entry(slot)).collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(&label),
+            entries: &entries,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(
+                &device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                    label: Some(&label),
+                    bind_group_layouts: &[Some(&layout)],
+                    immediate_size: 0,
+                }),
+            ),
+            module: &module,
+            entry_point: Some(variant.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct PipelineKey(String);
+
+pub(super) struct Pipeline {
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) layout: wgpu::BindGroupLayout,
+}
+
+fn layout_entry((binding, access): (u32, Access)) -> wgpu::BindGroupLayoutEntry {
+    wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            ty: match access {
+                Access::Uniform => wgpu::BufferBindingType::Uniform,
+                Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+            },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    }
+}

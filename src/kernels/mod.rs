@@ -1,0 +1,136 @@
+//! The kernels, by the folders and stems of `shaders/`.
+//!
+//! Each kernel has a function that checks shapes and appends labelled dispatches to a
+//! [`Plan`](crate::Plan); nothing is submitted or read back in there. Tensors are passed by name
+//! in a struct that ends in `Io`.
+
+pub mod nn;
+
+use crate::gpu::{Binding, Lib, Tensor};
+use crate::{Error, Result};
+
+macro_rules! lib {
+    ($name:literal, $path:literal) => {
+        &crate::gpu::Lib {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/lib/", $path)),
+        }
+    };
+}
+pub(crate) use lib;
+
+macro_rules! shader {
+    ($name:literal, $path:literal, $capability:ident) => {
+        crate::gpu::Shader {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)),
+            capability: crate::gpu::Capability::$capability,
+        }
+    };
+}
+pub(crate) use shader;
+
+/// How kernels number workgroups that the host folds over three dimensions.
+pub(crate) const DISPATCH: &Lib = lib!("lib.dispatch", "dispatch.wgsl");
+const LIVE_FIXED: &Lib = lib!("lib.live_fixed", "live_fixed.wgsl");
+const LIVE_COUNTS: &Lib = lib!("lib.live_counts", "live_counts.wgsl");
+
+/// A live size of a batch: a field of its [`Counts`](crate::data::Counts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Count {
+    /// Packed tokens.
+    Tokens = 0,
+    /// Segments.
+    Segments = 1,
+    /// Attention tiles.
+    Tiles = 2,
+    /// Answers.
+    Answers = 3,
+    /// Pairs.
+    Pairs = 4,
+    /// Targets.
+    Targets = 5,
+    /// Distinct tokens.
+    TokenLists = 6,
+    /// Distinct positions.
+    PositionLists = 7,
+    /// Distinct pooled rows.
+    PooledLists = 8,
+    /// Distinct rows with targets.
+    TargetLists = 9,
+}
+
+/// A size that is fixed, or read from the batch's counts on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// The largest value, for which the plan is built.
+    pub capacity: usize,
+    /// The field that holds the live value; `None` if it is always `capacity`.
+    pub live: Option<Count>,
+}
+
+impl Size {
+    /// A size that never changes.
+    pub fn fixed(size: usize) -> Self {
+        Self {
+            capacity: size,
+            live: None,
+        }
+    }
+
+    /// A size of at most `capacity`, read from the batch's counts.
+    pub fn live(capacity: usize, field: Count) -> Self {
+        Self {
+            capacity,
+            live: Some(field),
+        }
+    }
+
+    pub(crate) fn field(self) -> u32 {
+        self.live.map_or(u32::MAX, |field| field as u32)
+    }
+
+    pub(crate) fn capacity_u32(self, op: &'static str) -> Result<u32> {
+        to_u32(op, self.capacity)
+    }
+}
+
+/// Kernels index elements in 32 bits.
+pub(crate) fn to_u32(op: &'static str, value: usize) -> Result<u32> {
+    u32::try_from(value).map_err(|_| Error::shape(op, format!("{value} does not fit 32 bits")))
+}
+
+/// The library for live sizes, and the binding of the counts it needs (number 1).
+pub(crate) fn live_lib<'a>(
+    op: &'static str,
+    sizes: &[Size],
+    counts: Option<&'a Tensor>,
+) -> Result<(&'static Lib, Option<Binding<'a>>)> {
+    match (sizes.iter().any(|size| size.live.is_some()), counts) {
+        (false, _) => Ok((LIVE_FIXED, None)),
+        (true, Some(counts)) => Ok((LIVE_COUNTS, Some(Binding::uniform(1, counts)))),
+        (true, None) => Err(Error::shape(op, "a live size needs the batch's counts")),
+    }
+}
+
+/// Checks that a tensor has the expected shape and element type.
+pub(crate) fn expect_shape<T: crate::gpu::Element>(
+    op: &'static str,
+    name: &str,
+    tensor: &Tensor,
+    shape: &[usize],
+) -> Result<()> {
+    tensor.expect_element::<T>()?;
+    if tensor.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!(
+            "{name} is `{}` {:?}, expected {shape:?}",
+            tensor.label(),
+            tensor.shape()
+        ),
+    ))
+}

@@ -1,0 +1,295 @@
+//! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`.
+
+use crate::gpu::{Binding, Const, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
+use crate::{Error, Result};
+
+/// The kernel's text: an 8×8 block of outputs a thread, in registers.
+pub const SHADER: Shader = shader!("nn.matmul", "nn/matmul.wgsl", Core);
+
+const TILE: usize = 64;
+const OP: &str = "nn.matmul";
+const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+const ACCESS_VEC4: &Lib = lib!("lib.matmul.access_vec4", "matmul/access_vec4.wgsl");
+const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scalar.wgsl");
+const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
+const ADD: &Lib = lib!("lib.matmul.epilogue_add", "matmul/epilogue_add.wgsl");
+const BIAS: &Lib = lib!("lib.matmul.epilogue_bias", "matmul/epilogue_bias.wgsl");
+const BIAS_RESIDUAL: &Lib = lib!(
+    "lib.matmul.epilogue_bias_residual",
+    "matmul/epilogue_bias_residual.wgsl"
+);
+const BIAS_GELU: &Lib = lib!(
+    "lib.matmul.epilogue_bias_gelu",
+    "matmul/epilogue_bias_gelu.wgsl"
+);
+const GELU_BACKWARD: &Lib = lib!(
+    "lib.matmul.epilogue_gelu_backward",
+    "matmul/epilogue_gelu_backward.wgsl"
+);
+
+/// Which operands are stored transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// `A·B`: A is stored (M, K), B (K, N).
+    Nn,
+    /// `A·Bᵀ`: A is stored (M, K), B (N, K).
+    Nt,
+    /// `Aᵀ·B`: A is stored (K, M), B (K, N).
+    Tn,
+}
+
+/// A row-major matrix inside a tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The tensor.
+    pub tensor: &'a Tensor,
+    /// The first element, counted from the tensor's start.
+    pub offset: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// The whole tensor, its last dimension the row.
+    pub fn whole(tensor: &'a Tensor) -> Self {
+        Self {
+            tensor,
+            offset: 0,
+            stride: tensor.shape().last().copied().unwrap_or(1),
+        }
+    }
+
+    /// The tensor from column `column` on.
+    pub fn from_column(tensor: &'a Tensor, column: usize) -> Self {
+        Self {
+            offset: column,
+            ..Self::whole(tensor)
+        }
+    }
+
+    fn check(&self, name: &str, rows: usize, cols: usize) -> Result<()> {
+        self.tensor.expect_element::<f32>()?;
+        let end = self.offset + rows.saturating_sub(1) * self.stride + cols;
+        if cols > self.stride || (rows > 0 && end > self.tensor.len()) {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "{name}: a {rows}x{cols} matrix at {} with rows of {} does not fit `{}` {:?}",
+                    self.offset,
+                    self.stride,
+                    self.tensor.label(),
+                    self.tensor.shape()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn fours(&self) -> bool {
+        self.offset.is_multiple_of(4) && self.stride.is_multiple_of(4)
+    }
+}
+
+/// What happens to each product before it is stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Epilogue<'a> {
+    /// `out = A·B`
+    Store,
+    /// `out += A·B`
+    Add,
+    /// `out = A·B + bias`, bias (N).
+    Bias {
+        /// (N)
+        bias: &'a Tensor,
+    },
+    /// `out = A·B + bias + residual`; residual has out's shape and a buffer of its own.
+    BiasResidual {
+        /// (N)
+        bias: &'a Tensor,
+        /// Out's shape.
+        residual: &'a Tensor,
+    },
+    /// `pre = A·B + bias; out = gelu(pre)`; pre has out's shape.
+    BiasGelu {
+        /// (N)
+        bias: &'a Tensor,
+        /// Out's shape, written.
+        pre: &'a Tensor,
+    },
+    /// `out = A·B · gelu'(pre)`; pre has out's shape.
+    GeluBackward {
+        /// Out's shape.
+        pre: &'a Tensor,
+    },
+}
+
+impl<'a> Epilogue<'a> {
+    fn lib(&self) -> &'static Lib {
+        match self {
+            Self::Store => STORE,
+            Self::Add => ADD,
+            Self::Bias { .. } => BIAS,
+            Self::BiasResidual { .. } => BIAS_RESIDUAL,
+            Self::BiasGelu { .. } => BIAS_GELU,
+            Self::GeluBackward { .. } => GELU_BACKWARD,
+        }
+    }
+
+    fn bindings(&self) -> Vec<Binding<'a>> {
+        match *self {
+            Self::Store | Self::Add => vec![],
+            Self::Bias { bias } => vec![Binding::read(5, bias)],
+            Self::BiasResidual { bias, residual } => {
+                vec![Binding::read(5, bias), Binding::read(6, residual)]
+            }
+            Self::BiasGelu { bias, pre } => vec![Binding::read(5, bias), Binding::write(6, pre)],
+            Self::GeluBackward { pre } => vec![Binding::read(5, pre)],
+        }
+    }
+
+    fn check(&self, out: &Matrix<'_>, n: usize) -> Result<()> {
+        let (bias, like_out) = match self {
+            Self::Store | Self::Add => (None, None),
+            Self::Bias { bias } => (Some(bias), None),
+            Self::BiasResidual { bias, residual } => (Some(bias), Some(residual)),
+            Self::BiasGelu { bias, pre } => (Some(bias), Some(pre)),
+            Self::GeluBackward { pre } => (None, Some(pre)),
+        };
+        if let Some(bias) = bias
+            && bias.len() != n
+        {
+            return Err(Error::shape(
+                OP,
+                format!("bias `{}` {:?}, expected [{n}]", bias.label(), bias.shape()),
+            ));
+        }
+        match like_out {
+            Some(tensor) if tensor.shape() != out.tensor.shape() => Err(Error::shape(
+                OP,
+                format!(
+                    "`{}` {:?} must have the shape of out {:?}",
+                    tensor.label(),
+                    tensor.shape(),
+                    out.tensor.shape()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The tensors of a product.
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulIo<'a> {
+    /// The left operand.
+    pub a: Matrix<'a>,
+    /// The right operand.
+    pub b: Matrix<'a>,
+    /// The result.
+    pub out: Matrix<'a>,
+    /// What happens to each product.
+    pub epilogue: Epilogue<'a>,
+    /// The batch's counts, where a size is live.
+    pub counts: Option<&'a Tensor>,
+}
+
+/// Sizes of a product: op(A) is (M, K), op(B) is (K, N).
+#[derive(Debug, Clone, Copy)]
+pub struct MatmulSizes {
+    /// Which operands are stored transposed.
+    pub layout: Layout,
+    /// Rows of the result.
+    pub m: Size,
+    /// Columns of the result.
+    pub n: usize,
+    /// The length of each dot product.
+    pub k: Size,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct MatmulParams {
+    m: u32,
+    n: u32,
+    k: u32,
+    m_count: u32,
+    k_count: u32,
+    a_offset: u32,
+    a_stride: u32,
+    b_offset: u32,
+    b_stride: u32,
+    out_offset: u32,
+    out_stride: u32,
+    pad: u32,
+}
+
+/// Appends `out = epilogue(op(A)·op(B))`.
+///
+/// Rows of the result past the live `m` are not written. Sums are in f32, along k in order.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for matrices that do not fit their tensors or each other, and what
+/// [`Plan::push`] refuses.
+pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result<()> {
+    let (m, n, k) = (sizes.m.capacity, sizes.n, sizes.k.capacity);
+    let transpose_a = sizes.layout == Layout::Tn;
+    let transpose_b = sizes.layout == Layout::Nt;
+    let (a_rows, a_cols) = if transpose_a { (k, m) } else { (m, k) };
+    let (b_rows, b_cols) = if transpose_b { (n, k) } else { (k, n) };
+    io.a.check("a", a_rows, a_cols)?;
+    io.b.check("b", b_rows, b_cols)?;
+    io.out.check("out", m, n)?;
+    io.epilogue.check(&io.out, n)?;
+    let params = MatmulParams {
+        m: to_u32(OP, m)?,
+        n: to_u32(OP, n)?,
+        k: to_u32(OP, k)?,
+        m_count: sizes.m.field(),
+        k_count: sizes.k.field(),
+        a_offset: to_u32(OP, io.a.offset)?,
+        a_stride: to_u32(OP, io.a.stride)?,
+        b_offset: to_u32(OP, io.b.offset)?,
+        b_stride: to_u32(OP, io.b.stride)?,
+        out_offset: to_u32(OP, io.out.offset)?,
+        out_stride: to_u32(OP, io.out.stride)?,
+        pad: 0,
+    };
+    let access = if io.a.fours() && io.b.fours() {
+        ACCESS_VEC4
+    } else {
+        ACCESS_SCALAR
+    };
+    let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
+    let mut bindings = vec![
+        Binding::read(2, io.a.tensor),
+        Binding::read(3, io.b.tensor),
+        Binding::write(4, io.out.tensor),
+    ];
+    bindings.extend(io.epilogue.bindings());
+    bindings.extend(counts);
+    plan.push(&Dispatch {
+        label: match sizes.layout {
+            Layout::Nn => "nn.matmul.nn",
+            Layout::Nt => "nn.matmul.nt",
+            Layout::Tn => "nn.matmul.tn",
+        },
+        shader: &SHADER,
+        variant: Variant {
+            entry: "matmul",
+            libs: &[DISPATCH, live, GELU, access, io.epilogue.lib()],
+            consts: &[
+                ("TRANSPOSE_A", Const::Bool(transpose_a)),
+                ("TRANSPOSE_B", Const::Bool(transpose_b)),
+            ],
+        },
+        params: bytemuck::bytes_of(&params),
+        bindings: &bindings,
+        workgroups: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u64,
+        cost: Cost {
+            flops: 2 * (m * n * k) as u64,
+            bytes: 4 * (m * k + k * n + m * n) as u64,
+        },
+    })
+}

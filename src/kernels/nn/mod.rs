@@ -1,0 +1,3 @@
+//! Layers of a transformer, forward and backward.
+
+pub mod matmul;
