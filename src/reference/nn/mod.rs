@@ -1,0 +1,13 @@
+//! The parts of a network: matmul, embedding, LayerNorm, GELU, attention, cross-entropy.
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod layer_norm;
+pub mod matmul;
+
+/// `Σ_i a_i b_i`.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
