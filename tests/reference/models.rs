@@ -52,18 +52,31 @@ impl Packed {
     }
 }
 
+/// Whether an array is zero but for rounding. One gradient is: a bias of the last norm moves both
+/// rewards of a pair alike.
+fn is_noise(values: &[f64]) -> bool {
+    values.iter().all(|x| x.abs() < 1e-14)
+}
+
 fn assert_expected(checkpoint: &Checkpoint, kind: &str, actual: &Parameters) {
     assert_eq!(actual.len(), checkpoint.weights.len());
     for (name, values) in actual {
         let name = format!("{kind}.{name}");
         let expected = checkpoint.expected(&name).f64();
-        assert_close(&name, values, &expected, STORED_F32_BOUND);
+        if is_noise(&expected) {
+            assert!(is_noise(values), "{name} is not zero");
+        } else {
+            assert_close(&name, values, &expected, STORED_F32_BOUND);
+        }
     }
 }
 
 /// Three steps of AdamW with clipping, as the checkpoints were trained; `step` gives loss and
-/// gradients. Losses and gradient norms are known in `f64`.
-fn assert_training(checkpoint: &Checkpoint, step: impl Fn(&Parameters) -> (f64, Parameters)) {
+/// gradients. Losses and gradient norms are known in `f64`. Gives the trained parameters.
+fn assert_training(
+    checkpoint: &Checkpoint,
+    step: impl Fn(&Parameters) -> (f64, Parameters),
+) -> Parameters {
     let option = |name: &str| checkpoint.training[name].as_f64().expect("an option");
     let mut parameters = checkpoint.parameters();
     let zeros = |p: &Parameters| -> Parameters {
@@ -103,7 +116,7 @@ fn assert_training(checkpoint: &Checkpoint, step: impl Fn(&Parameters) -> (f64, 
         &[checkpoint.figure("losses_f64", 3)],
         F64_BOUND,
     );
-    assert_expected(checkpoint, "after3", &parameters);
+    parameters
 }
 
 #[test]
@@ -140,10 +153,11 @@ fn reward_model() {
     let expected = checkpoint.expected("rewards.f64").f64();
     assert_close("rewards", &rewards, &expected, F64_BOUND);
     assert_expected(&checkpoint, "grad", &step(&parameters).gradients);
-    assert_training(&checkpoint, |parameters| {
+    let trained = assert_training(&checkpoint, |parameters| {
         let step = step(parameters);
         (step.loss.statistics.loss, step.gradients)
     });
+    assert_expected(&checkpoint, "after3", &trained);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct Checkpoint {
     pub config: Value,
     /// The weights under their Hugging Face names.
     pub weights: BTreeMap<String, Array>,
-    /// Inputs, outputs, gradients and trained weights.
+    /// Inputs, outputs, gradients and, for the reward model, weights after three steps.
     pub expected: BTreeMap<String, Array>,
     /// Losses and gradient norms of the first steps, and the options of the training.
     pub training: Value,
