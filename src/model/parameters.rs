@@ -252,6 +252,41 @@ impl Parameters {
     ///
     /// [`Error::Model`] for an unknown name or another number of values.
     pub fn write(&self, gpu: &Gpu, name: &str, values: &[f32]) -> Result<()> {
+        self.write_kind(gpu, name, |chunk| &chunk.weights, values)
+    }
+
+    /// Sets a parameter's values in one kind of tensor: weights, gradients or a moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn write_kind(
+        &self,
+        gpu: &Gpu,
+        name: &str,
+        kind: impl Fn(&Chunk) -> &Tensor,
+        values: &[f32],
+    ) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            let tensor = kind(&self.chunks[window.chunk]);
+            tensor.window(name, window.start, window.weight.shape())?.write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a parameter's values to their place in whole buffers, one `Vec` a chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn place(&self, name: &str, values: &[f32], buffers: &mut [Vec<f32>]) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            buffers[window.chunk][window.start..window.start + values.len()].copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn by_window<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Window, &'a [f32])>> {
         let windows = self.windows(name)?;
         let expected: usize = windows.iter().map(|w| w.weight.len()).sum();
         if values.len() != expected {
@@ -261,10 +296,40 @@ impl Parameters {
             });
         }
         let mut rest = values;
-        for window in windows {
-            let (now, later) = rest.split_at(window.weight.len());
-            window.weight.write(gpu, now)?;
-            rest = later;
+        Ok(windows
+            .iter()
+            .map(|window| {
+                let (now, later) = rest.split_at(window.weight.len());
+                rest = later;
+                (window, now)
+            })
+            .collect())
+    }
+
+    /// Sets the whole of every chunk's weights, one `Vec` a chunk, as [`Parameters::read`] gave
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn write_all(&self, gpu: &Gpu, buffers: &[Vec<f32>]) -> Result<()> {
+        for (chunk, values) in self.chunks.iter().zip(buffers) {
+            chunk.weights.write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes gradients and moments: a new optimiser.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn reset_optimizer(&self, gpu: &Gpu) -> Result<()> {
+        for chunk in &self.chunks {
+            let zeros = vec![0.0f32; chunk.weights.len()];
+            for tensor in [&chunk.gradients, &chunk.m, &chunk.v] {
+                tensor.write(gpu, &zeros)?;
+            }
         }
         Ok(())
     }
