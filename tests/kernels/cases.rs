@@ -28,3 +28,8 @@ fn check(kernel: &str) {
 fn matmul() {
     check("nn.matmul");
 }
+
+#[test]
+fn attention() {
+    check("nn.attention");
+}
