@@ -4,12 +4,13 @@
 //! names of layers are those of `transformers`' GPT-2. Shapes: T packed tokens, C width.
 
 use super::activations::{Activations, Block, Gradients, Norm};
-use super::{DeviceBatch, Gpt2Config, Parameters, Window};
+use super::{DeviceBatch, Gpt2Config, Parameters, Window, max_tiles};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::nn::attention::{
-    AttentionBackwardIo, AttentionIo, AttentionSizes, attention_backward, attention_forward,
+    AttentionBackwardIo, AttentionForwardIo, AttentionSizes, Heads, attention_backward,
+    attention_forward,
 };
 use crate::kernels::nn::bias_gradient::{BiasGradientIo, bias_gradient, bias_gradient_partials_len};
 use crate::kernels::nn::embedding::{
@@ -107,9 +108,14 @@ impl Trunk {
 
     fn attention_sizes(&self) -> AttentionSizes {
         AttentionSizes {
-            query_heads: self.config.n_head,
-            key_value_heads: self.config.n_head,
-            head_width: self.config.head_width(),
+            tokens: self.capacity.tokens,
+            tiles: Size::live(max_tiles(&self.capacity), Count::Tiles),
+            heads: Heads {
+                query: self.config.n_head,
+                key_value: self.config.n_head,
+                width: self.config.head_width(),
+            },
+            // Half of a context a token: what a batch of full sequences has.
             attended: self.capacity.tokens as u64 * self.config.n_positions as u64 / 2,
         }
     }
@@ -160,13 +166,13 @@ impl Trunk {
         self.apply(plan, batch, &c_attn, &block.ln_1.y, &block.qkv, Epilogue::Bias { bias })?;
         attention_forward(
             plan,
-            &AttentionIo {
+            &AttentionForwardIo {
                 qkv: &block.qkv,
                 segments: &batch.segments,
                 tiles: &batch.tiles,
                 out: &block.attended,
                 lse: &block.lse,
-                counts: &batch.counts,
+                counts: Some(&batch.counts),
             },
             &self.attention_sizes(),
         )?;
@@ -275,7 +281,7 @@ impl Trunk {
                 dout: &gradients.attended,
                 delta: &gradients.delta,
                 dqkv: &gradients.qkv,
-                counts: &batch.counts,
+                counts: Some(&batch.counts),
             },
             &self.attention_sizes(),
         )
