@@ -4,6 +4,7 @@
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
 pub mod nn;
+mod support;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};

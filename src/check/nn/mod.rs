@@ -1,9 +1,12 @@
 //! Cases of the kernels in `shaders/nn`.
 
+mod layer_norm;
 mod matmul;
 
 use super::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    matmul::cases()
+    let mut cases = matmul::cases();
+    cases.extend(layer_norm::cases());
+    cases
 }
