@@ -44,3 +44,8 @@ fn matmul() {
 fn layer_norm() {
     check_variants("nn.layer_norm");
 }
+
+#[test]
+fn bias_gradient() {
+    check("nn.bias_gradient");
+}

@@ -1,5 +1,6 @@
 //! Cases of the kernels in `shaders/nn`.
 
+mod bias_gradient;
 mod layer_norm;
 mod matmul;
 
@@ -8,5 +9,6 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(layer_norm::cases());
+    cases.extend(bias_gradient::cases());
     cases
 }

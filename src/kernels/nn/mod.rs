@@ -1,4 +1,5 @@
 //! Layers of a transformer, forward and backward.
 
+pub mod bias_gradient;
 pub mod layer_norm;
 pub mod matmul;
