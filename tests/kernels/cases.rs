@@ -49,3 +49,8 @@ fn layer_norm() {
 fn bias_gradient() {
     check("nn.bias_gradient");
 }
+
+#[test]
+fn embedding() {
+    check("nn.embedding");
+}

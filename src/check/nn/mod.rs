@@ -1,6 +1,7 @@
 //! Cases of the kernels in `shaders/nn`.
 
 mod bias_gradient;
+mod embedding;
 mod layer_norm;
 mod matmul;
 
@@ -9,6 +10,7 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(layer_norm::cases());
+    cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases
 }

@@ -1,5 +1,6 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod bias_gradient;
+pub mod embedding;
 pub mod layer_norm;
 pub mod matmul;
