@@ -6,6 +6,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 pub mod driver;
 pub mod nn;
+mod support;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};

@@ -14,7 +14,8 @@ use crate::kernels::nn::attention::{
 };
 use crate::kernels::nn::bias_gradient::{BiasGradientIo, bias_gradient, bias_gradient_partials_len};
 use crate::kernels::nn::embedding::{
-    EmbeddingBackwardIo, EmbeddingIo, embedding_backward, embedding_forward,
+    EmbeddingBackwardIo, EmbeddingIo, Window as TableWindow, embedding_backward,
+    embedding_forward,
 };
 use crate::kernels::nn::layer_norm::{
     InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
@@ -139,7 +140,7 @@ impl Trunk {
                     counts: Some(&batch.counts),
                 },
                 self.rows(),
-                window.first_row,
+                table_window(window),
             )?;
         }
         for layer in 0..self.config.n_layer {
@@ -216,22 +217,23 @@ impl Trunk {
             let io = EmbeddingBackwardIo {
                 dout: dx,
                 lists: &batch.token_lists.lists,
-                rows: &batch.token_lists.rows,
+                list_rows: &batch.token_lists.rows,
                 dtable: &window.gradient,
                 counts,
             };
             let lists = Size::live(self.capacity.tokens, Count::TokenLists);
-            embedding_backward(plan, &io, lists, window.first_row)?;
+            embedding_backward(plan, &io, lists, table_window(window))?;
         }
+        let positions = parameters.whole("transformer.wpe.weight")?;
         let io = EmbeddingBackwardIo {
             dout: dx,
             lists: &batch.position_lists.lists,
-            rows: &batch.position_lists.rows,
-            dtable: &parameters.whole("transformer.wpe.weight")?.gradient,
+            list_rows: &batch.position_lists.rows,
+            dtable: &positions.gradient,
             counts,
         };
         let lists = Size::live(self.capacity.tokens, Count::PositionLists);
-        embedding_backward(plan, &io, lists, 0)
+        embedding_backward(plan, &io, lists, table_window(positions))
     }
 
     fn backward_block(
@@ -418,5 +420,13 @@ impl Trunk {
             k: Size::fixed(linear.outputs),
         };
         matmul(plan, &io, &sizes)
+    }
+}
+
+/// The rows of a table that a parameter's window holds.
+fn table_window(window: &Window) -> TableWindow {
+    TableWindow {
+        first_row: window.first_row,
+        rows: window.weight.shape()[0],
     }
 }

@@ -1,6 +1,9 @@
 //! Cases of the kernels in `shaders/nn`.
 
 pub mod attention;
+mod bias_gradient;
+mod embedding;
+mod layer_norm;
 mod matmul;
 
 use super::Case;
@@ -8,5 +11,8 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(attention::cases());
+    cases.extend(layer_norm::cases());
+    cases.extend(embedding::cases());
+    cases.extend(bias_gradient::cases());
     cases
 }

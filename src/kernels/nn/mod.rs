@@ -1,4 +1,7 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod attention;
+pub mod bias_gradient;
+pub mod embedding;
+pub mod layer_norm;
 pub mod matmul;
