@@ -4,6 +4,8 @@
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
 pub mod nn;
+mod optim;
+mod preference;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};
@@ -59,5 +61,8 @@ impl Case {
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
-    nn::cases()
+    let mut cases = nn::cases();
+    cases.extend(optim::cases());
+    cases.extend(preference::cases());
+    cases
 }

@@ -28,3 +28,23 @@ fn check(kernel: &str) {
 fn matmul() {
     check("nn.matmul");
 }
+
+#[test]
+fn pairwise_loss() {
+    check("preference.pairwise_loss");
+}
+
+#[test]
+fn pooled_head() {
+    check("preference.pooled_head");
+}
+
+#[test]
+fn grad_norm() {
+    check("optim.grad_norm");
+}
+
+#[test]
+fn adamw() {
+    check("optim.adamw");
+}

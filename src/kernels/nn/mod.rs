@@ -1,3 +1,4 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod matmul;
+pub mod zero_rows;
