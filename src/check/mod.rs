@@ -7,6 +7,8 @@
 pub mod driver;
 pub mod nn;
 mod support;
+mod optim;
+mod preference;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};
@@ -62,5 +64,8 @@ impl Case {
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
-    nn::cases()
+    let mut cases = nn::cases();
+    cases.extend(optim::cases());
+    cases.extend(preference::cases());
+    cases
 }

@@ -59,3 +59,23 @@ fn bias_gradient() {
 fn embedding() {
     check("nn.embedding");
 }
+
+#[test]
+fn pairwise_loss() {
+    check("preference.pairwise_loss");
+}
+
+#[test]
+fn pooled_head() {
+    check("preference.pooled_head");
+}
+
+#[test]
+fn grad_norm() {
+    check("optim.grad_norm");
+}
+
+#[test]
+fn adamw() {
+    check("optim.adamw");
+}

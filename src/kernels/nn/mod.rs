@@ -5,3 +5,4 @@ pub mod bias_gradient;
 pub mod embedding;
 pub mod layer_norm;
 pub mod matmul;
+pub mod zero_rows;
