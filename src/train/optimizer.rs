@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::optim::adamw::{AdamWHyper, AdamWIo, adamw};
-use crate::kernels::optim::grad_norm::{GradNormIo, grad_norm, partials_len};
+use crate::kernels::optim::adamw::{AdamWHyper, AdamWIo, AdamWOptions, adamw};
+use crate::kernels::optim::grad_norm::{GradNormIo, grad_norm, partial_rows};
 use crate::model::Parameters;
 
 /// AdamW's constants (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2) and the largest
@@ -64,26 +64,27 @@ impl Optimizer {
         let hyper = Tensor::zeros::<AdamWHyper>(gpu, "AdamW", &[1])?;
         let statistics = Tensor::zeros::<f32>(gpu, "gradient norm", &[4])?;
         let gradients: Vec<&Tensor> = parameters.chunks().iter().map(|c| &c.gradients).collect();
-        let partials = Tensor::zeros::<f32>(gpu, "norm partials", &[partials_len(&gradients)])?;
+        let rows = gradients.iter().map(|g| partial_rows(g.len())).sum();
+        let partials = Tensor::zeros::<f32>(gpu, "norm partials", &[rows, 4])?;
         let mut plan = Plan::new(gpu);
         grad_norm(
             &mut plan,
             &GradNormIo {
-                gradients: &gradients,
+                grads: &gradients,
                 partials: &partials,
-                statistics: &statistics,
+                stats: &statistics,
             },
-            options.max_grad_norm as f32,
+            Some(options.max_grad_norm as f32),
         )?;
         for chunk in parameters.chunks() {
             adamw(
                 &mut plan,
                 &AdamWIo {
-                    weights: &chunk.weights,
-                    gradients: &chunk.gradients,
+                    params: &chunk.weights,
+                    grads: &chunk.gradients,
                     m: &chunk.m,
                     v: &chunk.v,
-                    statistics: &statistics,
+                    stats: &statistics,
                     hyper: &hyper,
                 },
                 chunk.decayed,
@@ -115,17 +116,16 @@ impl Optimizer {
     /// As [`Tensor::write`].
     pub fn step(&mut self, learning_rate: f64) -> Result<()> {
         self.steps += 1;
-        let correction = |beta: f64| (1.0 - beta.powi(self.steps.min(1 << 30) as i32)) as f32;
-        let hyper = AdamWHyper {
-            lr: learning_rate as f32,
-            beta1: self.options.beta1 as f32,
-            beta2: self.options.beta2 as f32,
-            eps: self.options.eps as f32,
-            weight_decay: self.options.weight_decay as f32,
-            bias_correction1: correction(self.options.beta1),
-            bias_correction2: correction(self.options.beta2),
-            pad: 0.0,
-        };
+        let hyper = AdamWHyper::new(
+            &AdamWOptions {
+                lr: learning_rate,
+                beta1: self.options.beta1,
+                beta2: self.options.beta2,
+                eps: self.options.eps,
+                weight_decay: self.options.weight_decay,
+            },
+            self.steps,
+        );
         self.hyper.write(self.plan.gpu(), &[hyper])?;
         self.plan.submit();
         Ok(())
