@@ -22,7 +22,7 @@ fn rows_of(segment: &Segment) -> Vec<u32> {
         .collect()
 }
 
-/// The responses that the options ask for: (record, response, pair it opens or closes).
+/// The entries that the options ask for: (record, response).
 fn entries(records: &[TokenRecord], options: &PackOptions) -> Vec<(usize, usize)> {
     let mut entries = Vec::new();
     for (at, record) in records.iter().enumerate() {
