@@ -98,11 +98,12 @@ impl RewardModel {
 
     fn record_forward(&self, plan: &mut Plan) -> Result<()> {
         self.trunk.forward(plan, &self.parameters, &self.batch)?;
+        let head = self.parameters.whole("score.weight")?;
         pooled_head_forward(
             plan,
             &PooledHeadIo {
                 hidden: self.trunk.hidden(),
-                w: &self.parameters.whole("score.weight")?.weight,
+                w: &head.weight.reshape(&[self.config.n_embd])?,
                 answers: &self.batch.answers,
                 rewards: &self.rewards,
                 counts: Some(&self.batch.counts),
@@ -143,13 +144,13 @@ impl RewardModel {
             &mut plan,
             &PooledHeadBackwardIo {
                 hidden: self.trunk.hidden(),
-                w: &head.weight,
+                w: &head.weight.reshape(&[self.config.n_embd])?,
                 answers: &self.batch.answers,
                 pooled_lists: &self.batch.pooled_lists.lists,
                 pooled_rows: &self.batch.pooled_lists.rows,
                 drewards: &self.drewards,
                 dhidden: self.trunk.hidden_gradient()?,
-                dw: &head.gradient,
+                dw: &head.gradient.reshape(&[self.config.n_embd])?,
                 counts,
             },
         )?;
