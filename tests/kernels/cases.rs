@@ -54,3 +54,8 @@ fn bias_gradient() {
 fn embedding() {
     check("nn.embedding");
 }
+
+#[test]
+fn gelu() {
+    check("nn.gelu");
+}

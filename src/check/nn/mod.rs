@@ -2,6 +2,7 @@
 
 mod bias_gradient;
 mod embedding;
+mod gelu;
 mod layer_norm;
 mod matmul;
 
@@ -10,6 +11,7 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(layer_norm::cases());
+    cases.extend(gelu::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases

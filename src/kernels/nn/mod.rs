@@ -2,5 +2,6 @@
 
 pub mod bias_gradient;
 pub mod embedding;
+pub mod gelu;
 pub mod layer_norm;
 pub mod matmul;
