@@ -4,6 +4,7 @@
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
 pub mod nn;
+pub mod reduce;
 mod support;
 mod trial;
 
@@ -60,5 +61,7 @@ impl Case {
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
-    nn::cases()
+    let mut cases = nn::cases();
+    cases.extend(reduce::cases());
+    cases
 }

@@ -5,6 +5,7 @@
 //! in a struct that ends in `Io`.
 
 pub mod nn;
+pub mod reduce;
 
 use crate::gpu::{Binding, Lib, Tensor};
 use crate::{Error, Result};

@@ -59,3 +59,13 @@ fn embedding() {
 fn gelu() {
     check("nn.gelu");
 }
+
+#[test]
+fn statistic() {
+    check("reduce.statistic");
+}
+
+#[test]
+fn fill() {
+    check("reduce.fill");
+}
