@@ -60,7 +60,14 @@ fn main() -> Result<ExitCode> {
     print_device(&gpu);
     let warnings = driver_warnings(&gpu)?;
     let outcomes = run(&gpu, &args)?;
-    println!("{}", if args.summary { summary(&outcomes) } else { table(&outcomes) });
+    println!(
+        "{}",
+        if args.summary {
+            summary(&outcomes)
+        } else {
+            table(&outcomes)
+        }
+    );
     let failed: Vec<&Outcome> = outcomes.iter().filter(|o| !o.passed()).collect();
     for outcome in &failed {
         println!("{}", diagnosis(outcome));
@@ -74,7 +81,11 @@ fn main() -> Result<ExitCode> {
         outcomes.len(),
         gpu.info().name
     );
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn print_device(gpu: &Gpu) {
@@ -84,16 +95,38 @@ fn print_device(gpu: &Gpu) {
     let rows = [
         ("adapter", info.name.clone()),
         ("driver", format!("{} {}", info.driver, info.driver_info)),
-        ("backend, type", format!("{:?}, {:?}", info.backend, info.device_type)),
-        ("largest binding", mib(limits.max_storage_buffer_binding_size)),
+        (
+            "backend, type",
+            format!("{:?}, {:?}", info.backend, info.device_type),
+        ),
+        (
+            "largest binding",
+            mib(limits.max_storage_buffer_binding_size),
+        ),
         ("largest buffer", mib(limits.max_buffer_size)),
-        ("storage buffers a kernel", limits.max_storage_buffers_per_shader_stage.to_string()),
-        ("workgroups a dimension", limits.max_compute_workgroups_per_dimension.to_string()),
-        ("workgroup memory", format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10)),
-        ("offset alignment", limits.min_storage_buffer_offset_alignment.to_string()),
+        (
+            "storage buffers a kernel",
+            limits.max_storage_buffers_per_shader_stage.to_string(),
+        ),
+        (
+            "workgroups a dimension",
+            limits.max_compute_workgroups_per_dimension.to_string(),
+        ),
+        (
+            "workgroup memory",
+            format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10),
+        ),
+        (
+            "offset alignment",
+            limits.min_storage_buffer_offset_alignment.to_string(),
+        ),
         (
             "subgroups used",
-            format!("{} (of {} lanes or more)", yes(gpu.subgroups()), info.subgroup_min_size),
+            format!(
+                "{} (of {} lanes or more)",
+                yes(gpu.subgroups()),
+                info.subgroup_min_size
+            ),
         ),
         ("timestamps", yes(gpu.timestamps()).to_owned()),
     ];
@@ -117,12 +150,17 @@ fn driver_warnings(gpu: &Gpu) -> Result<Vec<String>> {
 
 fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
     let wanted = |case: &Case| {
-        let named = args.kernel.as_ref().is_none_or(|part| case.kernel.contains(part.as_str()));
+        let named = args
+            .kernel
+            .as_ref()
+            .is_none_or(|part| case.kernel.contains(part.as_str()));
         named && (args.large || case.purpose == Purpose::Answer)
     };
     let chosen: Vec<Case> = cases().into_iter().filter(wanted).collect();
     let bar = ProgressBar::new(chosen.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {eta} left  {msg}",
+    )?);
     let outcomes = chosen
         .into_iter()
         .map(|case| {
@@ -151,11 +189,20 @@ fn table(outcomes: &[Outcome]) -> Table {
     let mut table = new_table(["kernel", "case", "error", "bound", "pass"]);
     for outcome in outcomes {
         let (error, bound) = match outcome.worst() {
-            Some(worst) => (format!("{:.1e}", worst.error), format!("{:.1e}", worst.bound)),
+            Some(worst) => (
+                format!("{:.1e}", worst.error),
+                format!("{:.1e}", worst.bound),
+            ),
             None => ("-".to_owned(), "-".to_owned()),
         };
         let pass = if outcome.passed() { "yes" } else { "NO" };
-        table.add_row([outcome.case.kernel, &outcome.case.name, &error, &bound, pass]);
+        table.add_row([
+            outcome.case.kernel,
+            &outcome.case.name,
+            &error,
+            &bound,
+            pass,
+        ]);
     }
     table
 }
@@ -165,16 +212,26 @@ fn summary(outcomes: &[Outcome]) -> Table {
     let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.case.kernel).collect();
     kernels.dedup();
     for kernel in kernels {
-        let of_kernel: Vec<&Outcome> = outcomes.iter().filter(|o| o.case.kernel == kernel).collect();
+        let of_kernel: Vec<&Outcome> = outcomes
+            .iter()
+            .filter(|o| o.case.kernel == kernel)
+            .collect();
         let worst = of_kernel
             .iter()
             .filter_map(|o| o.worst())
             .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
         let (error, share) = match worst {
-            Some(w) => (format!("{:.1e}", w.error), format!("{:.0} %", 100.0 * w.error / w.bound)),
+            Some(w) => (
+                format!("{:.1e}", w.error),
+                format!("{:.0} %", 100.0 * w.error / w.bound),
+            ),
             None => ("-".to_owned(), "-".to_owned()),
         };
-        let pass = if of_kernel.iter().all(|o| o.passed()) { "yes" } else { "NO" };
+        let pass = if of_kernel.iter().all(|o| o.passed()) {
+            "yes"
+        } else {
+            "NO"
+        };
         table.add_row([kernel, &of_kernel.len().to_string(), &error, &share, pass]);
     }
     table

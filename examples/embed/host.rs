@@ -49,13 +49,13 @@ impl Host {
         let pipeline = |entry: &str| {
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(entry),
-                layout: Some(&device.create_pipeline_layout(
-                    &wgpu::PipelineLayoutDescriptor {
+                layout: Some(
+                    &device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                         label: Some("host"),
                         bind_group_layouts: &[Some(&layout)],
                         immediate_size: 0,
-                    },
-                )),
+                    }),
+                ),
                 module: &module,
                 entry_point: Some(entry),
                 compilation_options: Default::default(),
@@ -121,9 +121,13 @@ impl Host {
         });
         self.device.poll(wgpu::PollType::wait_indefinitely())?;
         receiver.recv()??;
-        let view = staging.get_mapped_range(..).map_err(|error| anyhow!("{error:?}"))?;
+        let view = staging
+            .get_mapped_range(..)
+            .map_err(|error| anyhow!("{error:?}"))?;
         let values: Vec<f32> = bytemuck::pod_collect_to_vec(&view[..]);
-        values.try_into().map_err(|_| anyhow!("four weights were expected"))
+        values
+            .try_into()
+            .map_err(|_| anyhow!("four weights were expected"))
     }
 }
 

@@ -35,7 +35,11 @@ fn main() -> Result<()> {
     let host = pollster::block_on(Host::new(&features()))?;
 
     // The crate works on the host's device and buffers. Recording makes pipeline and bind group.
-    let gpu = Gpu::from_device(host.device.clone(), host.queue.clone(), GpuOptions::default());
+    let gpu = Gpu::from_device(
+        host.device.clone(),
+        host.queue.clone(),
+        GpuOptions::default(),
+    );
     let rewards = Tensor::from_buffer::<f32>("rewards", host.rewards.clone(), 0, &[2 * PAIRS])?;
     let drewards = Tensor::from_buffer::<f32>("d rewards", host.drewards.clone(), 0, &[2 * PAIRS])?;
     let one = Pair {
@@ -80,7 +84,10 @@ fn main() -> Result<()> {
 
     let found = host.read_weights()?;
     let mean_loss = losses.read::<f32>(&gpu)?.iter().sum::<f32>() / PAIRS as f32;
-    println!("loss after {} updates: {mean_loss:.4} (0.6931 is guessing)", args.steps);
+    println!(
+        "loss after {} updates: {mean_loss:.4} (0.6931 is guessing)",
+        args.steps
+    );
     println!("feature   hidden    found (in proportion)");
     let scale = HIDDEN[0] / found[0];
     for (index, (hidden, found)) in HIDDEN.iter().zip(found).enumerate() {
@@ -97,7 +104,11 @@ fn features() -> Vec<f32> {
         let mut answer = || -> [f32; FEATURES] { std::array::from_fn(|_| random.normal()) };
         let (a, b) = (answer(), answer());
         let utility = |x: &[f32; FEATURES]| x.iter().zip(HIDDEN).map(|(x, w)| x * w).sum::<f32>();
-        let (better, worse) = if utility(&a) > utility(&b) { (a, b) } else { (b, a) };
+        let (better, worse) = if utility(&a) > utility(&b) {
+            (a, b)
+        } else {
+            (b, a)
+        };
         all.extend(better);
         all.extend(worse);
     }

@@ -57,7 +57,11 @@ fn main() -> Result<()> {
     let started = Instant::now();
     output_folder(&args.out)?;
     let gpu = Gpu::new()?;
-    println!("device     {} ({})", gpu.info().name, gpu.info().driver_info);
+    println!(
+        "device     {} ({})",
+        gpu.info().name,
+        gpu.info().driver_info
+    );
     let config = Gpt2Config {
         vocab_size: 258,
         n_positions: 160,
@@ -69,7 +73,13 @@ fn main() -> Result<()> {
         eos_token_id: Some(ByteTokenizer::EOS),
         pad_token_id: Some(ByteTokenizer::PAD),
     };
-    let training = part(&args.out, "comparisons", args.comparisons, 3 * args.seed, &config)?;
+    let training = part(
+        &args.out,
+        "comparisons",
+        args.comparisons,
+        3 * args.seed,
+        &config,
+    )?;
     let validation = part(&args.out, "validation", 300, 3 * args.seed + 1, &config)?;
     let held_out = part(&args.out, "held_out", 500, 3 * args.seed + 2, &config)?;
     show_the_task(&training);
@@ -160,8 +170,12 @@ fn show_the_task(training: &Part) {
 
 /// Compares rewards with the utility that only the world knows.
 fn show_what_was_found(held_out: &Part, rewards: &[Vec<f32>]) {
-    let by_line: HashMap<usize, &Comparison> =
-        held_out.texts.iter().map(|r| r.line).zip(&held_out.world).collect();
+    let by_line: HashMap<usize, &Comparison> = held_out
+        .texts
+        .iter()
+        .map(|r| r.line)
+        .zip(&held_out.world)
+        .collect();
     let mut gaps = Vec::new();
     let mut answers: Vec<(f64, f64, &str, &str)> = Vec::new();
     for (record, rewards) in held_out.tokens.iter().zip(rewards) {
@@ -171,11 +185,17 @@ fn show_what_was_found(held_out: &Part, rewards: &[Vec<f32>]) {
         let [a, b] = [f64::from(rewards[0]), f64::from(rewards[1])];
         gaps.push(if comparison.is_right() { a - b } else { b - a });
         for (answer, reward) in comparison.answers.iter().zip([a, b]) {
-            answers.push((reward, answer.utility, comparison.prompt.trim_end(), &answer.text));
+            answers.push((
+                reward,
+                answer.utility,
+                comparison.prompt.trim_end(),
+                &answer.text,
+            ));
         }
     }
     let right = held_out.world.iter().filter(|c| c.is_right()).count();
-    let column = |pick: fn(&(f64, f64, &str, &str)) -> f64| answers.iter().map(pick).collect::<Vec<_>>();
+    let column =
+        |pick: fn(&(f64, f64, &str, &str)) -> f64| answers.iter().map(pick).collect::<Vec<_>>();
     println!("the hidden preference, which the model never saw:");
     println!(
         "  best reachable on these labels     {:.1} %",

@@ -76,7 +76,11 @@ fn comparison(random: &mut Random) -> Comparison {
             continue;
         }
         let errs = f64::from(random.uniform()) < ERROR_RATE;
-        let answers = if (a.utility > b.utility) != errs { [a, b] } else { [b, a] };
+        let answers = if (a.utility > b.utility) != errs {
+            [a, b]
+        } else {
+            [b, a]
+        };
         return Comparison { prompt, answers };
     }
 }

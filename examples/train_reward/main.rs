@@ -33,7 +33,11 @@ fn main() -> Result<()> {
     let args = Args::parse();
     output_folder(&args.out)?;
     let gpu = Gpu::new()?;
-    println!("device     {} ({})", gpu.info().name, gpu.info().driver_info);
+    println!(
+        "device     {} ({})",
+        gpu.info().name,
+        gpu.info().driver_info
+    );
     let tokenizer = tokenizer(&args)?;
     let config = config(&args, tokenizer.as_ref())?;
     let parts = read_parts(&args, tokenizer.as_ref(), &config)?;
@@ -48,21 +52,36 @@ fn main() -> Result<()> {
         config.vocab_size
     );
     let interrupted = interrupt_flag()?;
-    if train(&mut trainer, &args.out, args.checkpoint_every, &interrupted)? == Outcome::Interrupted {
-        println!("stopped after update {}: go on with --resume", trainer.updates());
+    if train(&mut trainer, &args.out, args.checkpoint_every, &interrupted)? == Outcome::Interrupted
+    {
+        println!(
+            "stopped after update {}: go on with --resume",
+            trainer.updates()
+        );
         return Ok(());
     }
     save(&args, &trainer)?;
     if let Some(best) = trainer.best() {
-        println!("kept the weights of step {} (lowest validation loss)", best.step);
+        println!(
+            "kept the weights of step {} (lowest validation loss)",
+            best.step
+        );
     }
     let rewards = score_records(trainer.model(), &parts.held_out_tokens)?;
     let training_texts: Vec<&Record> = parts.train.iter().collect();
-    let report = Report::new(&training_texts, &parts.held_out, &parts.held_out_tokens, &rewards);
+    let report = Report::new(
+        &training_texts,
+        &parts.held_out,
+        &parts.held_out_tokens,
+        &rewards,
+    );
     println!("{}", report.table());
     let name = args.data.file_name().unwrap_or_default().to_string_lossy();
     report.write(&args.out, &format!("reward model on {name}"))?;
-    println!("wrote {} (model, metrics, report, curves.png)", args.out.display());
+    println!(
+        "wrote {} (model, metrics, report, curves.png)",
+        args.out.display()
+    );
     if args.profile {
         for (name, plan) in trainer.model().plans() {
             println!("\n{name}\n{}", plan.profile()?);
@@ -73,8 +92,14 @@ fn main() -> Result<()> {
 }
 
 fn tokenizer(args: &Args) -> Result<Box<dyn Tokenizer>> {
-    let beside_init = args.init.as_ref().map(|folder| folder.join("tokenizer.json"));
-    let path = args.tokenizer.clone().or(beside_init.filter(|path| path.exists()));
+    let beside_init = args
+        .init
+        .as_ref()
+        .map(|folder| folder.join("tokenizer.json"));
+    let path = args
+        .tokenizer
+        .clone()
+        .or(beside_init.filter(|path| path.exists()));
     Ok(match path {
         Some(path) => Box::new(HfTokenizer::load(&path)?),
         None => Box::new(ByteTokenizer),
@@ -114,9 +139,16 @@ fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
         ..ReadOptions::default()
     };
     let read = read_records(open_text(path)?, &place, options)?;
-    println!("data       {place}: {} records of {} lines", read.records.len(), read.lines);
+    println!(
+        "data       {place}: {} records of {} lines",
+        read.records.len(),
+        read.lines
+    );
     for skipped in &read.skipped {
-        println!("           line {} left out: {}", skipped.line, skipped.reason);
+        println!(
+            "           line {} left out: {}",
+            skipped.line, skipped.reason
+        );
     }
     Ok(read.records)
 }
@@ -168,7 +200,12 @@ fn tokens(
         vocab_size: config.vocab_size,
         for_scoring: false,
     };
-    let tokenised = tokenise(records, &args.data.display().to_string(), tokenizer, options)?;
+    let tokenised = tokenise(
+        records,
+        &args.data.display().to_string(),
+        tokenizer,
+        options,
+    )?;
     if !tokenised.truncated.is_empty() {
         println!(
             "           {} prompts lost their beginning to fit {} tokens",
@@ -177,7 +214,10 @@ fn tokens(
         );
     }
     for dropped in &tokenised.dropped {
-        println!("           line {} left out: {}", dropped.line, dropped.reason);
+        println!(
+            "           line {} left out: {}",
+            dropped.line, dropped.reason
+        );
     }
     Ok(tokenised.records)
 }
@@ -202,7 +242,9 @@ fn trainer(gpu: &Gpu, args: &Args, config: &Gpt2Config, parts: &Parts) -> Result
 
 fn save(args: &Args, trainer: &RewardTrainer) -> Result<()> {
     let model = trainer.model();
-    let weights = model.parameters().read(model.gpu(), |chunk| &chunk.weights)?;
+    let weights = model
+        .parameters()
+        .read(model.gpu(), |chunk| &chunk.weights)?;
     save_reward_model(model.parameters(), &weights, model.config(), &args.out)?;
     let source = args.tokenizer.as_ref().or(args.init.as_ref());
     if let Some(source) = source {
@@ -213,11 +255,22 @@ fn save(args: &Args, trainer: &RewardTrainer) -> Result<()> {
 
 /// Puts the tokenizer's files beside the model, so that the folder is complete.
 fn copy_tokenizer(source: &Path, out: &Path) -> Result<()> {
-    let folder = if source.is_dir() { source } else { source.parent().unwrap_or(source) };
-    let json = if source.is_dir() { source.join("tokenizer.json") } else { source.to_owned() };
+    let folder = if source.is_dir() {
+        source
+    } else {
+        source.parent().unwrap_or(source)
+    };
+    let json = if source.is_dir() {
+        source.join("tokenizer.json")
+    } else {
+        source.to_owned()
+    };
     let files = [
         (json, "tokenizer.json"),
-        (folder.join("tokenizer_config.json"), "tokenizer_config.json"),
+        (
+            folder.join("tokenizer_config.json"),
+            "tokenizer_config.json",
+        ),
     ];
     for (from, name) in files {
         let to = out.join(name);

@@ -1,6 +1,5 @@
 // Rows of any width, read and written a column at a time.
 alias Columns = f32;
-alias ColumnBits = u32;
 const COLUMNS: u32 = 1u;
 
 fn total(v: Columns) -> f32 {

@@ -1,6 +1,5 @@
 // Rows whose width is a multiple of four, read and written four columns at a time.
 alias Columns = vec4<f32>;
-alias ColumnBits = vec4<u32>;
 const COLUMNS: u32 = 4u;
 
 fn total(v: Columns) -> f32 {

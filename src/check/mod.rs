@@ -6,9 +6,10 @@
 #[cfg(not(target_arch = "wasm32"))]
 pub mod driver;
 pub mod nn;
-mod support;
 mod optim;
 mod preference;
+pub mod reduce;
+mod support;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};
@@ -67,5 +68,6 @@ pub fn cases() -> Vec<Case> {
     let mut cases = nn::cases();
     cases.extend(optim::cases());
     cases.extend(preference::cases());
+    cases.extend(reduce::cases());
     cases
 }

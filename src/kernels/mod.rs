@@ -7,6 +7,7 @@
 pub mod nn;
 pub mod optim;
 pub mod preference;
+pub mod reduce;
 
 use crate::gpu::{Binding, Lib, Tensor};
 use crate::{Error, Result};

@@ -121,7 +121,8 @@ impl Activations {
 impl Gradients {
     pub fn new(gpu: &Gpu, config: &Gpt2Config, tokens: usize, partials: usize) -> Result<Self> {
         let (width, inner) = (config.n_embd, config.inner());
-        let tensor = |label: &str, columns: usize| Tensor::zeros::<f32>(gpu, label, &[tokens, columns]);
+        let tensor =
+            |label: &str, columns: usize| Tensor::zeros::<f32>(gpu, label, &[tokens, columns]);
         Ok(Self {
             hidden: tensor("d hidden", width)?,
             stream: tensor("d stream", width)?,

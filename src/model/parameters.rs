@@ -54,8 +54,16 @@ pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
         init,
     };
     let mut specs = vec![
-        matrix("transformer.wte.weight".into(), [config.vocab_size, width], normal),
-        matrix("transformer.wpe.weight".into(), [config.n_positions, width], normal),
+        matrix(
+            "transformer.wte.weight".into(),
+            [config.vocab_size, width],
+            normal,
+        ),
+        matrix(
+            "transformer.wpe.weight".into(),
+            [config.n_positions, width],
+            normal,
+        ),
     ];
     for layer in 0..config.n_layer {
         let name = |rest: &str| format!("transformer.h.{layer}.{rest}");
@@ -142,7 +150,9 @@ impl Parameters {
     /// [`Error::Limit`] where a single row exceeds a binding, [`Error::OutOfMemory`].
     pub fn allocate(gpu: &Gpu, specs: Vec<ParameterSpec>) -> Result<Self> {
         let limits = gpu.limits();
-        let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let bytes = limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size);
         let capacity = (bytes / 4) as usize / ALIGN * ALIGN;
         let (placements, plans) = place(&specs, capacity)?;
         let mut chunks = Vec::with_capacity(plans.len());
@@ -201,10 +211,13 @@ impl Parameters {
     ///
     /// [`Error::Model`] if there is no such parameter.
     pub fn windows(&self, name: &str) -> Result<&[Window]> {
-        self.windows.get(name).map(Vec::as_slice).ok_or_else(|| Error::Model {
-            place: name.into(),
-            detail: "the model has no such parameter".into(),
-        })
+        self.windows
+            .get(name)
+            .map(Vec::as_slice)
+            .ok_or_else(|| Error::Model {
+                place: name.into(),
+                detail: "the model has no such parameter".into(),
+            })
     }
 
     /// A parameter that lies in one buffer.
@@ -269,7 +282,9 @@ impl Parameters {
     ) -> Result<()> {
         for (window, values) in self.by_window(name, values)? {
             let tensor = kind(&self.chunks[window.chunk]);
-            tensor.window(name, window.start, window.weight.shape())?.write(gpu, values)?;
+            tensor
+                .window(name, window.start, window.weight.shape())?
+                .write(gpu, values)?;
         }
         Ok(())
     }
@@ -281,7 +296,8 @@ impl Parameters {
     /// As [`Parameters::write`].
     pub fn place(&self, name: &str, values: &[f32], buffers: &mut [Vec<f32>]) -> Result<()> {
         for (window, values) in self.by_window(name, values)? {
-            buffers[window.chunk][window.start..window.start + values.len()].copy_from_slice(values);
+            buffers[window.chunk][window.start..window.start + values.len()]
+                .copy_from_slice(values);
         }
         Ok(())
     }
@@ -356,7 +372,10 @@ impl Parameters {
     /// What reading a tensor refuses.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, gpu: &Gpu, of: impl Fn(&Chunk) -> &Tensor) -> Result<Vec<Vec<f32>>> {
-        self.chunks.iter().map(|chunk| of(chunk).read(gpu)).collect()
+        self.chunks
+            .iter()
+            .map(|chunk| of(chunk).read(gpu))
+            .collect()
     }
 
     /// Reads every weight, by name, in the order of [`Parameters::specs`].
@@ -449,7 +468,11 @@ mod tests {
         let (placed, chunks) = place(&specs(&[(100, 10, true), (3, 7, false)]), 256).unwrap();
         let table: Vec<_> = placed.iter().filter(|p| p.spec == 0).collect();
         assert_eq!(table.iter().map(|p| p.rows).sum::<usize>(), 100);
-        assert!(table.windows(2).all(|w| w[0].first_row + w[0].rows == w[1].first_row));
+        assert!(
+            table
+                .windows(2)
+                .all(|w| w[0].first_row + w[0].rows == w[1].first_row)
+        );
         assert!(chunks.iter().all(|c| c.len <= 256 && c.decayed <= c.len));
         assert!(placed.iter().all(|p| p.start.is_multiple_of(ALIGN)));
     }
@@ -458,7 +481,10 @@ mod tests {
     fn decay_ends_at_one_place_in_each_buffer() {
         let sizes = [(1, 64, false), (2, 64, true), (1, 64, false), (1, 10, true)];
         let (placed, chunks) = place(&specs(&sizes), 1024).unwrap();
-        assert_eq!((chunks.len(), chunks[0].decayed, chunks[0].len), (1, 192, 320));
+        assert_eq!(
+            (chunks.len(), chunks[0].decayed, chunks[0].len),
+            (1, 192, 320)
+        );
         for p in &placed {
             assert_eq!(sizes[p.spec].2, p.start < 192);
         }
@@ -466,7 +492,10 @@ mod tests {
 
     #[test]
     fn a_row_over_the_limit_is_refused_by_name() {
-        let error = place(&specs(&[(2, 300, true)]), 256).err().unwrap().to_string();
+        let error = place(&specs(&[(2, 300, true)]), 256)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("p0"), "{error}");
     }
 }

@@ -73,7 +73,12 @@ impl RewardModel {
         Ok(model)
     }
 
-    fn allocate(gpu: &Gpu, config: &Gpt2Config, capacity: Capacity, purpose: Purpose) -> Result<Self> {
+    fn allocate(
+        gpu: &Gpu,
+        config: &Gpt2Config,
+        capacity: Capacity,
+        purpose: Purpose,
+    ) -> Result<Self> {
         config.validate("config")?;
         let vector = |label: &str, len: usize| Tensor::zeros::<f32>(gpu, label, &[len]);
         let mut model = Self {
@@ -116,7 +121,9 @@ impl RewardModel {
         self.record_forward(&mut plan)?;
         let pairs = self.batch.capacity.pairs;
         let rewards = self.rewards.window("rewards of pairs", 0, &[2 * pairs])?;
-        let drewards = self.drewards.window("d rewards of pairs", 0, &[2 * pairs])?;
+        let drewards = self
+            .drewards
+            .window("d rewards of pairs", 0, &[2 * pairs])?;
         let counts = Some(&self.batch.counts);
         pairwise_loss(
             &mut plan,
@@ -154,13 +161,15 @@ impl RewardModel {
                 counts,
             },
         )?;
-        self.trunk.backward(&mut plan, &self.parameters, &self.batch)?;
+        self.trunk
+            .backward(&mut plan, &self.parameters, &self.batch)?;
         Ok(plan)
     }
 
     fn record_language(&self) -> Result<Plan> {
         let mut plan = Plan::new(&self.gpu);
-        self.trunk.forward(&mut plan, &self.parameters, &self.batch)?;
+        self.trunk
+            .forward(&mut plan, &self.parameters, &self.batch)?;
         let windows: Vec<HeadWindow<'_>> = self
             .parameters
             .windows("transformer.wte.weight")?
@@ -192,7 +201,8 @@ impl RewardModel {
                 counts: &self.batch.counts,
             },
         )?;
-        self.trunk.backward(&mut plan, &self.parameters, &self.batch)?;
+        self.trunk
+            .backward(&mut plan, &self.parameters, &self.batch)?;
         Ok(plan)
     }
 
@@ -223,7 +233,10 @@ impl RewardModel {
             ("train", self.train.as_ref()),
             ("language", self.language.as_ref()),
         ];
-        named.into_iter().filter_map(|(name, plan)| Some((name, plan?))).collect()
+        named
+            .into_iter()
+            .filter_map(|(name, plan)| Some((name, plan?)))
+            .collect()
     }
 
     /// Submits forward, loss and backward of a batch with pairs; gradients add up.

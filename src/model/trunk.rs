@@ -12,16 +12,17 @@ use crate::kernels::nn::attention::{
     AttentionBackwardIo, AttentionForwardIo, AttentionSizes, Heads, attention_backward,
     attention_forward,
 };
-use crate::kernels::nn::bias_gradient::{BiasGradientIo, bias_gradient, bias_gradient_partials_len};
+use crate::kernels::nn::bias_gradient::{
+    BiasGradientIo, bias_gradient, bias_gradient_partials_len,
+};
 use crate::kernels::nn::embedding::{
-    EmbeddingBackwardIo, EmbeddingIo, Window as TableWindow, embedding_backward,
-    embedding_forward,
+    EmbeddingBackwardIo, EmbeddingIo, Window as TableWindow, embedding_backward, embedding_forward,
 };
 use crate::kernels::nn::layer_norm::{
     InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
     layer_norm_forward, layer_norm_partials_len,
 };
-use crate::kernels::nn::matmul::{Epilogue, Layout, Matrix, MatmulIo, MatmulSizes, matmul};
+use crate::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use crate::kernels::{Count, Size};
 
 /// What a trunk is for: scoring alone keeps no activations for a backward pass.
@@ -55,7 +56,12 @@ impl Trunk {
     /// # Errors
     ///
     /// As [`Tensor::zeros`].
-    pub fn new(gpu: &Gpu, config: &Gpt2Config, capacity: Capacity, purpose: Purpose) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        config: &Gpt2Config,
+        capacity: Capacity,
+        purpose: Purpose,
+    ) -> Result<Self> {
         let tokens = capacity.tokens;
         let (sets, gradients) = match purpose {
             Purpose::Score => (config.n_layer.min(2), None),
@@ -126,7 +132,12 @@ impl Trunk {
     /// # Errors
     ///
     /// What the kernels refuse.
-    pub fn forward(&self, plan: &mut Plan, parameters: &Parameters, batch: &DeviceBatch) -> Result<()> {
+    pub fn forward(
+        &self,
+        plan: &mut Plan,
+        parameters: &Parameters,
+        batch: &DeviceBatch,
+    ) -> Result<()> {
         let position_table = &parameters.whole("transformer.wpe.weight")?.weight;
         for window in parameters.windows("transformer.wte.weight")? {
             embedding_forward(
@@ -164,7 +175,14 @@ impl Trunk {
         self.norm(plan, parameters, batch, &name("ln_1"), x, &block.ln_1)?;
         let c_attn = self.linear(parameters, &name("attn.c_attn"))?;
         let bias = &c_attn.bias.weight;
-        self.apply(plan, batch, &c_attn, &block.ln_1.y, &block.qkv, Epilogue::Bias { bias })?;
+        self.apply(
+            plan,
+            batch,
+            &c_attn,
+            &block.ln_1.y,
+            &block.qkv,
+            Epilogue::Bias { bias },
+        )?;
         attention_forward(
             plan,
             &AttentionForwardIo {
@@ -180,15 +198,35 @@ impl Trunk {
         let c_proj = self.linear(parameters, &name("attn.c_proj"))?;
         let bias = &c_proj.bias.weight;
         let epilogue = Epilogue::BiasResidual { bias, residual: x };
-        self.apply(plan, batch, &c_proj, &block.attended, &block.middle, epilogue)?;
-        self.norm(plan, parameters, batch, &name("ln_2"), &block.middle, &block.ln_2)?;
+        self.apply(
+            plan,
+            batch,
+            &c_proj,
+            &block.attended,
+            &block.middle,
+            epilogue,
+        )?;
+        self.norm(
+            plan,
+            parameters,
+            batch,
+            &name("ln_2"),
+            &block.middle,
+            &block.ln_2,
+        )?;
         let c_fc = self.linear(parameters, &name("mlp.c_fc"))?;
         let bias = &c_fc.bias.weight;
-        let epilogue = Epilogue::BiasGelu { bias, pre: &block.pre };
+        let epilogue = Epilogue::BiasGelu {
+            bias,
+            pre: &block.pre,
+        };
         self.apply(plan, batch, &c_fc, &block.ln_2.y, &block.act, epilogue)?;
         let c_proj = self.linear(parameters, &name("mlp.c_proj"))?;
         let bias = &c_proj.bias.weight;
-        let epilogue = Epilogue::BiasResidual { bias, residual: &block.middle };
+        let epilogue = Epilogue::BiasResidual {
+            bias,
+            residual: &block.middle,
+        };
         self.apply(plan, batch, &c_proj, &block.act, &block.out, epilogue)
     }
 
@@ -198,7 +236,12 @@ impl Trunk {
     /// # Errors
     ///
     /// What the kernels refuse; [`crate::Error::Shape`] for a trunk made to score.
-    pub fn backward(&self, plan: &mut Plan, parameters: &Parameters, batch: &DeviceBatch) -> Result<()> {
+    pub fn backward(
+        &self,
+        plan: &mut Plan,
+        parameters: &Parameters,
+        batch: &DeviceBatch,
+    ) -> Result<()> {
         let gradients = self.gradients()?;
         let last = self.activations.entering(self.config.n_layer);
         self.norm_backward(
@@ -250,7 +293,14 @@ impl Trunk {
 
         let c_proj = self.linear(parameters, &name("mlp.c_proj"))?;
         let epilogue = Epilogue::GeluBackward { pre: &block.pre };
-        self.linear_backward(plan, batch, &c_proj, &block.act, stream, (&gradients.pre, epilogue))?;
+        self.linear_backward(
+            plan,
+            batch,
+            &c_proj,
+            &block.act,
+            stream,
+            (&gradients.pre, epilogue),
+        )?;
         let c_fc = self.linear(parameters, &name("mlp.c_fc"))?;
         let into = (&gradients.normed, Epilogue::Store);
         self.linear_backward(plan, batch, &c_fc, &block.ln_2.y, &gradients.pre, into)?;
@@ -270,7 +320,12 @@ impl Trunk {
         self.norm_backward(plan, parameters, batch, &name("ln_1"), input, dy)
     }
 
-    fn attention_backward(&self, plan: &mut Plan, batch: &DeviceBatch, block: &Block) -> Result<()> {
+    fn attention_backward(
+        &self,
+        plan: &mut Plan,
+        batch: &DeviceBatch,
+        block: &Block,
+    ) -> Result<()> {
         let gradients = self.gradients()?;
         attention_backward(
             plan,

@@ -131,12 +131,18 @@ pub(super) fn restore(
         path: checkpoint.to_owned(),
         detail,
     };
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| refuse(format!("{TENSORS}: {error}")))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| refuse(format!("{TENSORS}: {error}")))?;
     let values = |name: &str, spec: &ParameterSpec| {
-        let view = file.tensor(name).map_err(|error| refuse(format!("`{name}`: {error}")))?;
+        let view = file
+            .tensor(name)
+            .map_err(|error| refuse(format!("`{name}`: {error}")))?;
         if view.shape() != spec.shape {
-            return Err(refuse(format!("`{name}` is {:?}, expected {:?}", view.shape(), spec.shape)));
+            return Err(refuse(format!(
+                "`{name}` is {:?}, expected {:?}",
+                view.shape(),
+                spec.shape
+            )));
         }
         to_f32(&view).ok_or_else(|| refuse(format!("`{name}` is not floating point")))
     };
@@ -150,8 +156,11 @@ pub(super) fn restore(
     if !has_best {
         return Ok(None);
     }
-    let mut best: Vec<Vec<f32>> =
-        parameters.chunks().iter().map(|c| vec![0.0; c.weights.len()]).collect();
+    let mut best: Vec<Vec<f32>> = parameters
+        .chunks()
+        .iter()
+        .map(|c| vec![0.0; c.weights.len()])
+        .collect();
     for spec in parameters.specs() {
         let values = values(&format!("{BEST}{}", spec.name), spec)?;
         parameters.place(&spec.name, &values, &mut best)?;

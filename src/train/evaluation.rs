@@ -31,7 +31,8 @@ impl Evaluation {
         let mut weights = 0.0;
         for (record, rewards) in records.iter().zip(rewards) {
             for preference in &record.preferences {
-                let gap = f64::from(rewards[preference.chosen]) - f64::from(rewards[preference.rejected]);
+                let gap =
+                    f64::from(rewards[preference.chosen]) - f64::from(rewards[preference.rejected]);
                 let weight = f64::from(preference.weight);
                 sum.pairs += 1;
                 sum.correct += usize::from(gap > 0.0);

@@ -155,7 +155,10 @@ impl RewardTrainer {
             without_gain: 0,
         };
         let trainer = Self::with_state(gpu, config, options, train, validation, state)?;
-        trainer.model.parameters().initialise(gpu, trainer.options.seed)?;
+        trainer
+            .model
+            .parameters()
+            .initialise(gpu, trainer.options.seed)?;
         Ok(trainer)
     }
 
@@ -236,7 +239,10 @@ impl RewardTrainer {
 
     fn schedule(&self) -> Schedule {
         let (peak, total) = match self.state.phase {
-            Phase::Language => (self.options.pretrain_learning_rate, self.options.pretrain_steps),
+            Phase::Language => (
+                self.options.pretrain_learning_rate,
+                self.options.pretrain_steps,
+            ),
             Phase::Comparisons | Phase::Done => (self.options.learning_rate, self.options.steps),
         };
         Schedule {
@@ -355,7 +361,11 @@ impl RewardTrainer {
             }
         };
         let weight: f64 = batches.iter().map(weight_of).sum();
-        let scale = if weight > 0.0 { (1.0 / weight) as f32 } else { 0.0 };
+        let scale = if weight > 0.0 {
+            (1.0 / weight) as f32
+        } else {
+            0.0
+        };
         for batch in &mut batches {
             batch.counts.pair_scale = scale;
             batch.counts.target_scale = scale;
@@ -379,7 +389,11 @@ impl RewardTrainer {
         let mut steps = Vec::with_capacity(pending.len());
         for pending in &pending {
             let sum = |column: usize| -> f64 {
-                pending.slots.iter().map(|&slot| f64::from(rows[slot][column])).sum()
+                pending
+                    .slots
+                    .iter()
+                    .map(|&slot| f64::from(rows[slot][column]))
+                    .sum()
             };
             if sum(6) > 0.0 || !sum(0).is_finite() {
                 return Err(not_finite("loss", pending));
@@ -425,9 +439,15 @@ impl RewardTrainer {
     pub fn evaluate(&mut self) -> Result<Evaluation> {
         let rewards = score_records(&self.model, &self.validation)?;
         let evaluation = Evaluation::of(&self.validation, &rewards);
-        let better = self.state.best.is_none_or(|best| evaluation.loss < best.evaluation.loss);
+        let better = self
+            .state
+            .best
+            .is_none_or(|best| evaluation.loss < best.evaluation.loss);
         if better {
-            let weights = self.model.parameters().read(self.model.gpu(), |c| &c.weights)?;
+            let weights = self
+                .model
+                .parameters()
+                .read(self.model.gpu(), |c| &c.weights)?;
             self.best_weights = Some(weights);
             self.state.best = Some(Best {
                 step: self.state.step,

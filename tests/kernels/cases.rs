@@ -79,3 +79,18 @@ fn grad_norm() {
 fn adamw() {
     check("optim.adamw");
 }
+
+#[test]
+fn gelu() {
+    check("nn.gelu");
+}
+
+#[test]
+fn statistic() {
+    check("reduce.statistic");
+}
+
+#[test]
+fn fill() {
+    check("reduce.fill");
+}

@@ -25,21 +25,31 @@ fn model(checkpoint: &Checkpoint, with_targets: bool) -> RewardModel {
 fn records(checkpoint: &Checkpoint) -> Vec<TokenRecord> {
     let sequences = checkpoint.sequences();
     let (chosen, rejected) = sequences.split_at(sequences.len() / 2);
-    chosen.iter().zip(rejected).map(|(c, r)| pair(&[], c, r)).collect()
+    chosen
+        .iter()
+        .zip(rejected)
+        .map(|(c, r)| pair(&[], c, r))
+        .collect()
 }
 
 #[test]
 fn rewards_equal_transformers() {
-    let Some(checkpoint) = load("gpt2_rm") else { return };
+    let Some(checkpoint) = load("gpt2_rm") else {
+        return;
+    };
     let rewards = score_records(&model(&checkpoint, false), &records(&checkpoint)).unwrap();
-    let flat: Vec<f32> = (0..2).flat_map(|i| rewards.iter().map(move |pair| pair[i])).collect();
+    let flat: Vec<f32> = (0..2)
+        .flat_map(|i| rewards.iter().map(move |pair| pair[i]))
+        .collect();
     let error = relative_error(&flat, &checkpoint.expected("rewards.f64").f64());
     assert!(error < BOUND, "{error:e}");
 }
 
 #[test]
 fn gradients_equal_transformers() {
-    let Some(checkpoint) = load("gpt2_rm") else { return };
+    let Some(checkpoint) = load("gpt2_rm") else {
+        return;
+    };
     let model = model(&checkpoint, false);
     model
         .accumulate(&batch(&model, &records(&checkpoint), pairs(model.config())))
@@ -49,7 +59,9 @@ fn gradients_equal_transformers() {
 
 #[test]
 fn language_gradients_equal_transformers() {
-    let Some(checkpoint) = load("gpt2_lm") else { return };
+    let Some(checkpoint) = load("gpt2_lm") else {
+        return;
+    };
     let model = model(&checkpoint, true);
     let records: Vec<TokenRecord> = checkpoint
         .sequences()
@@ -66,10 +78,15 @@ fn language_gradients_equal_transformers() {
         with_targets: true,
         ..pairs(model.config())
     };
-    model.accumulate_language(&batch(&model, &records, options)).unwrap();
+    model
+        .accumulate_language(&batch(&model, &records, options))
+        .unwrap();
     let loss = model.read_metrics().unwrap()[0][0];
     let expected = checkpoint.figure("losses_f64", 0);
-    assert!((f64::from(loss) - expected).abs() < BOUND * expected, "{loss} {expected}");
+    assert!(
+        (f64::from(loss) - expected).abs() < BOUND * expected,
+        "{loss} {expected}"
+    );
     compare_gradients(&checkpoint, &model);
 }
 
@@ -91,7 +108,10 @@ fn compare_gradients(checkpoint: &Checkpoint, model: &RewardModel) {
         // A gradient that is zero in theory holds rounding noise on both sides.
         let noise = expected.iter().all(|x| x.abs() < 1e-12);
         let error = if noise {
-            values.iter().fold(0.0f64, |max, &x| max.max(f64::from(x.abs()))) / largest
+            values
+                .iter()
+                .fold(0.0f64, |max, &x| max.max(f64::from(x.abs())))
+                / largest
         } else {
             relative_error(values, &expected)
         };
@@ -103,7 +123,9 @@ fn compare_gradients(checkpoint: &Checkpoint, model: &RewardModel) {
 
 #[test]
 fn three_steps_of_adamw_equal_pytorch() {
-    let Some(checkpoint) = load("gpt2_rm") else { return };
+    let Some(checkpoint) = load("gpt2_rm") else {
+        return;
+    };
     let model = model(&checkpoint, false);
     let number = |name: &str| checkpoint.training[name].as_f64().unwrap();
     let options = AdamW {
@@ -118,16 +140,24 @@ fn three_steps_of_adamw_equal_pytorch() {
         optimizer.step(number("lr")).unwrap();
         let norm = f64::from(optimizer.statistics().unwrap().grad_norm);
         let expected = checkpoint.figure("grad_norms_f64", step);
-        assert!((norm - expected).abs() < 1e-4 * expected, "step {step}: {norm} {expected}");
+        assert!(
+            (norm - expected).abs() < 1e-4 * expected,
+            "step {step}: {norm} {expected}"
+        );
         let loss = f64::from(model.read_metrics().unwrap()[0][0]);
         let expected = checkpoint.figure("losses_f64", step);
-        assert!((loss - expected).abs() < 1e-5, "step {step}: {loss} {expected}");
+        assert!(
+            (loss - expected).abs() < 1e-5,
+            "step {step}: {loss} {expected}"
+        );
     }
 }
 
 #[test]
 fn a_saved_model_gives_the_same_rewards() {
-    let Some(checkpoint) = load("gpt2_rm") else { return };
+    let Some(checkpoint) = load("gpt2_rm") else {
+        return;
+    };
     let first = model(&checkpoint, false);
     let expected = score_records(&first, &records(&checkpoint)).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -136,12 +166,17 @@ fn a_saved_model_gives_the_same_rewards() {
     let config = Gpt2Config::read(folder.path()).unwrap();
     let second = RewardModel::to_score(gpu(), &config, capacity_for(512, false)).unwrap();
     assert!(load_weights(gpu(), second.parameters(), folder.path()).unwrap());
-    assert_eq!(score_records(&second, &records(&checkpoint)).unwrap(), expected);
+    assert_eq!(
+        score_records(&second, &records(&checkpoint)).unwrap(),
+        expected
+    );
 }
 
 #[test]
 fn a_weight_file_that_does_not_fit_is_refused_by_name() {
-    let Some(checkpoint) = load("gpt2_rm") else { return };
+    let Some(checkpoint) = load("gpt2_rm") else {
+        return;
+    };
     let mut config = Gpt2Config::read(&checkpoint.folder).unwrap();
     config.n_layer = 1;
     let capacity = capacity_for(64, false);

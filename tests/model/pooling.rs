@@ -18,7 +18,9 @@ fn ids(value: &Value) -> Vec<u32> {
 
 #[test]
 fn rewards_equal_transformers_for_every_kind_of_padding() {
-    let (Some(cases), Some(folder)) = (fixture("pooling"), fixture("gpt2_rm")) else { return };
+    let (Some(cases), Some(folder)) = (fixture("pooling"), fixture("gpt2_rm")) else {
+        return;
+    };
     let text = std::fs::read_to_string(cases.join("cases.json")).unwrap();
     let cases: Value = serde_json::from_str(&text).unwrap();
     let configs = cases["configs"].as_array().unwrap();
@@ -29,7 +31,8 @@ fn rewards_equal_transformers_for_every_kind_of_padding() {
             ..Gpt2Config::read(&folder).unwrap()
         };
         let loss = PairwiseLossOptions::default();
-        let model = RewardModel::to_train(gpu(), &config, capacity_for(1024, false), &loss).unwrap();
+        let model =
+            RewardModel::to_train(gpu(), &config, capacity_for(1024, false), &loss).unwrap();
         load_weights(gpu(), model.parameters(), &folder).unwrap();
         let pairs = case["pairs"].as_array().unwrap();
         let records: Vec<TokenRecord> = pairs
@@ -41,9 +44,15 @@ fn rewards_equal_transformers_for_every_kind_of_padding() {
             .collect();
         let rewards = score_records(&model, &records).unwrap();
         for (p, rewards) in pairs.iter().zip(&rewards) {
-            let expected = ["chosen", "rejected"].map(|side| p[side]["reward_f64"].as_f64().unwrap());
+            let expected =
+                ["chosen", "rejected"].map(|side| p[side]["reward_f64"].as_f64().unwrap());
             let error = relative_error(rewards, &expected);
-            assert!(error < 1e-5, "{} {}: {rewards:?} {expected:?}", case["label"], p["name"]);
+            assert!(
+                error < 1e-5,
+                "{} {}: {rewards:?} {expected:?}",
+                case["label"],
+                p["name"]
+            );
         }
     }
 }

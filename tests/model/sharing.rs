@@ -8,19 +8,36 @@ use crate::tools::{batch, difference, gpu, pair, pairs, small_model};
 const BOUND: f64 = 1e-5;
 
 fn ids(seed: u32, len: u32) -> Vec<u32> {
-    (0..len).map(|i| 3 + (seed * 131 + i * i * 7 + i * 29) % 90).collect()
+    (0..len)
+        .map(|i| 3 + (seed * 131 + i * i * 7 + i * 29) % 90)
+        .collect()
 }
 
 /// Pairs whose shapes are easy to get wrong.
 fn awkward_pairs() -> Vec<(&'static str, TokenRecord)> {
     let long = ids(1, 33);
     vec![
-        ("ordinary", pair(&ids(2, 12), &[40, 41, 42, 1], &[50, 51, 1])),
-        ("an answer is a prefix of the other", pair(&ids(3, 9), &[1], &[20, 21, 1])),
-        ("both answers one token long", pair(&ids(4, 7), &[30], &[31])),
+        (
+            "ordinary",
+            pair(&ids(2, 12), &[40, 41, 42, 1], &[50, 51, 1]),
+        ),
+        (
+            "an answer is a prefix of the other",
+            pair(&ids(3, 9), &[1], &[20, 21, 1]),
+        ),
+        (
+            "both answers one token long",
+            pair(&ids(4, 7), &[30], &[31]),
+        ),
         ("no prompt", pair(&[], &[10, 11, 1], &[12, 1])),
-        ("a prompt of one token", pair(&[9], &[60, 1], &[61, 62, 63, 1])),
-        ("a prompt over a tile", pair(&long, &ids(5, 20), &ids(6, 11))),
+        (
+            "a prompt of one token",
+            pair(&[9], &[60, 1], &[61, 62, 63, 1]),
+        ),
+        (
+            "a prompt over a tile",
+            pair(&long, &ids(5, 20), &ids(6, 11)),
+        ),
     ]
 }
 
@@ -36,7 +53,10 @@ fn run(model: &RewardModel, batch: &Batch) -> Outcome {
     let gradients = model.parameters().read_gradients(gpu()).unwrap();
     Outcome {
         rewards,
-        gradients: gradients.into_iter().map(|(s, v)| (s.name.clone(), v)).collect(),
+        gradients: gradients
+            .into_iter()
+            .map(|(s, v)| (s.name.clone(), v))
+            .collect(),
     }
 }
 
@@ -72,8 +92,16 @@ fn a_shared_prompt_gives_the_rewards_and_gradients_of_separate_sequences() {
         };
         let separate = batch(&model, &records, options);
         let prompt = records[0].prompt.len();
-        assert_eq!(separate.tokens.len() - shared.tokens.len(), prompt, "{name}");
-        assert_eq!(shared.tokens_without_sharing, separate.tokens.len(), "{name}");
+        assert_eq!(
+            separate.tokens.len() - shared.tokens.len(),
+            prompt,
+            "{name}"
+        );
+        assert_eq!(
+            shared.tokens_without_sharing,
+            separate.tokens.len(),
+            "{name}"
+        );
         assert_same(name, &run(&model, &shared), &run(&model, &separate));
     }
 }
@@ -101,7 +129,11 @@ fn a_ranking_shares_one_prompt() {
         .preferences
         .iter()
         .map(|p| {
-            let mut one = pair(&record.prompt, &record.answers[p.chosen], &record.answers[p.rejected]);
+            let mut one = pair(
+                &record.prompt,
+                &record.answers[p.chosen],
+                &record.answers[p.rejected],
+            );
             one.preferences[0].weight = p.weight;
             one
         })
@@ -113,7 +145,10 @@ fn a_ranking_shares_one_prompt() {
 #[test]
 fn company_and_order_change_nothing() {
     let model = small_model(100, None, false);
-    let records: Vec<TokenRecord> = awkward_pairs().into_iter().map(|(_, record)| record).collect();
+    let records: Vec<TokenRecord> = awkward_pairs()
+        .into_iter()
+        .map(|(_, record)| record)
+        .collect();
     let together = run(&model, &batch(&model, &records, pairs(model.config())));
     let mut backwards = records.clone();
     backwards.reverse();
@@ -125,7 +160,10 @@ fn company_and_order_change_nothing() {
         let from_the_end = records.len() - 1 - index;
         let in_reverse = &reversed.rewards[2 * from_the_end..2 * from_the_end + 2];
         assert!(difference(in_company, &alone) < BOUND, "record {index}");
-        assert!(difference(in_reverse, &alone) < BOUND, "record {index} in reverse");
+        assert!(
+            difference(in_reverse, &alone) < BOUND,
+            "record {index} in reverse"
+        );
     }
     let turned: Outcome = Outcome {
         rewards: together.rewards.clone(),
@@ -137,12 +175,20 @@ fn company_and_order_change_nothing() {
 #[test]
 fn the_same_batch_gives_the_same_bits() {
     let model = small_model(100, None, false);
-    let records: Vec<TokenRecord> = awkward_pairs().into_iter().map(|(_, record)| record).collect();
+    let records: Vec<TokenRecord> = awkward_pairs()
+        .into_iter()
+        .map(|(_, record)| record)
+        .collect();
     let batch = batch(&model, &records, pairs(model.config()));
     let (first, second) = (run(&model, &batch), run(&model, &batch));
     let bits = |outcome: &Outcome| -> Vec<u32> {
         let gradients = outcome.gradients.iter().flat_map(|(_, values)| values);
-        outcome.rewards.iter().chain(gradients).map(|x| x.to_bits()).collect()
+        outcome
+            .rewards
+            .iter()
+            .chain(gradients)
+            .map(|x| x.to_bits())
+            .collect()
     };
     assert_eq!(bits(&first), bits(&second));
 }
@@ -170,10 +216,17 @@ fn language_targets_share_the_prompt_too() {
         let gradients = model.parameters().read_gradients(gpu()).unwrap();
         Outcome {
             rewards: vec![model.read_metrics().unwrap()[0][0]],
-            gradients: gradients.into_iter().map(|(s, v)| (s.name.clone(), v)).collect(),
+            gradients: gradients
+                .into_iter()
+                .map(|(s, v)| (s.name.clone(), v))
+                .collect(),
         }
     };
     let (shared, separate) = (run(&shared), run(&separate));
-    assert!(shared.rewards[0] > 1.0, "a loss near ln 100: {:?}", shared.rewards);
+    assert!(
+        shared.rewards[0] > 1.0,
+        "a loss near ln 100: {:?}",
+        shared.rewards
+    );
     assert_same("language", &shared, &separate);
 }

@@ -49,7 +49,11 @@ pub fn pairs(config: &Gpt2Config) -> PackOptions {
 }
 
 /// A small model with random weights, to train.
-pub fn small_model(vocab_size: usize, pad_token_id: Option<u32>, with_targets: bool) -> RewardModel {
+pub fn small_model(
+    vocab_size: usize,
+    pad_token_id: Option<u32>,
+    with_targets: bool,
+) -> RewardModel {
     let config = Gpt2Config {
         vocab_size,
         n_positions: 64,
@@ -70,9 +74,16 @@ pub fn small_model(vocab_size: usize, pad_token_id: Option<u32>, with_targets: b
         let spread: Vec<f32> = if spec.decay {
             values.iter().map(|x| x * 6.0).collect()
         } else {
-            values.iter().enumerate().map(|(i, x)| x + 0.1 * (i as f32 * 0.7).sin()).collect()
+            values
+                .iter()
+                .enumerate()
+                .map(|(i, x)| x + 0.1 * (i as f32 * 0.7).sin())
+                .collect()
         };
-        model.parameters().write(gpu(), &spec.name, &spread).unwrap();
+        model
+            .parameters()
+            .write(gpu(), &spec.name, &spread)
+            .unwrap();
     }
     model
 }

@@ -14,7 +14,9 @@ const BOUND: f64 = 5e-6;
 
 #[test]
 fn the_first_twenty_losses_equal_pytorch() {
-    let Some(folder) = fixture("train20") else { return };
+    let Some(folder) = fixture("train20") else {
+        return;
+    };
     let json = |name: &str| -> Value {
         let text = std::fs::read_to_string(folder.join(name)).unwrap();
         serde_json::from_str(&text).unwrap()
@@ -52,10 +54,17 @@ fn the_first_twenty_losses_equal_pytorch() {
             .iter()
             .map(|p| pair(&ids(&p["prompt"]), &ids(&p["chosen"]), &ids(&p["rejected"])))
             .collect();
-        model.accumulate(&batch(&model, &records, pairs(&config))).unwrap();
-        optimizer.step(schedule.learning_rate(index as u64)).unwrap();
+        model
+            .accumulate(&batch(&model, &records, pairs(&config)))
+            .unwrap();
+        optimizer
+            .step(schedule.learning_rate(index as u64))
+            .unwrap();
         let loss = f64::from(model.read_metrics().unwrap()[0][0]);
         let expected = expected["f64"]["loss"][index].as_f64().unwrap();
-        assert!((loss - expected).abs() < BOUND, "step {index}: {loss} {expected}");
+        assert!(
+            (loss - expected).abs() < BOUND,
+            "step {index}: {loss} {expected}"
+        );
     }
 }

@@ -68,7 +68,11 @@ fn advance(trainer: &mut RewardTrainer, updates: u64) -> Vec<f64> {
 }
 
 fn bits(trainer: &RewardTrainer) -> Vec<u32> {
-    let weights = trainer.model().parameters().read(gpu(), |c| &c.weights).unwrap();
+    let weights = trainer
+        .model()
+        .parameters()
+        .read(gpu(), |c| &c.weights)
+        .unwrap();
     weights.into_iter().flatten().map(f32::to_bits).collect()
 }
 
@@ -113,7 +117,9 @@ fn a_checkpoint_of_other_data_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     first.save_checkpoint(folder.path()).unwrap();
     let path = checkpoint::newest(folder.path()).unwrap().unwrap();
-    let error = RewardTrainer::resume(gpu(), &path, records(119, 0), vec![]).err().unwrap();
+    let error = RewardTrainer::resume(gpu(), &path, records(119, 0), vec![])
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
 }
 
@@ -139,10 +145,19 @@ fn a_loss_that_is_not_finite_names_its_records_and_changes_nothing() {
     });
     let parameters = trainer.model().parameters();
     let width = config().n_embd;
-    parameters.write(gpu(), "score.weight", &vec![f32::NAN; width]).unwrap();
+    parameters
+        .write(gpu(), "score.weight", &vec![f32::NAN; width])
+        .unwrap();
     let before = bits(&trainer);
     let error = (0..4).find_map(|_| trainer.step().err()).expect("an error");
-    let Error::NonFinite { what, step, records } = &error else { panic!("{error}") };
+    let Error::NonFinite {
+        what,
+        step,
+        records,
+    } = &error
+    else {
+        panic!("{error}")
+    };
     assert_eq!((*what, *step), ("loss", 1));
     assert!(!records.is_empty());
     assert_eq!(bits(&trainer), before);

@@ -3,6 +3,7 @@
 pub mod attention;
 mod bias_gradient;
 mod embedding;
+mod gelu;
 mod layer_norm;
 mod matmul;
 
@@ -12,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(attention::cases());
     cases.extend(layer_norm::cases());
+    cases.extend(gelu::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases

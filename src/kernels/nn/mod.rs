@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod bias_gradient;
 pub mod embedding;
+pub mod gelu;
 pub mod layer_norm;
 pub mod matmul;
 pub mod zero_rows;
