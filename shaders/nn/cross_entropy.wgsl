@@ -14,6 +14,7 @@
 const WG_SIZE: u32 = 64u;
 
 var<workgroup> sh_sum: array<Sum, WG_SIZE>;
+var<workgroup> sh_own: f32;
 
 @compute @workgroup_size(WG_SIZE)
 fn cross_entropy(
@@ -28,23 +29,26 @@ fn cross_entropy(
     let aim = targets[params.start + row];
     let first = row * params.stride / 4u;
     let fours = (params.vocab + 3u) / 4u;
-    let own = logit(row, aim.token);
+    // Read by the thread that will overwrite it.
+    if (local == (aim.token / 4u) % WG_SIZE) {
+        sh_own = logit(row, aim.token);
+    }
     var sum = Sum(LOWEST, 0.0);
     for (var i = local; i < fours; i += WG_SIZE) {
         sum = add_fours(sum, logits[first + i], 4u * i, aim.token);
     }
     sh_sum[local] = sum;
     for (var half = WG_SIZE / 2u; half > 0u; half /= 2u) {
-        // Makes the sums of the previous round visible, and orders all reads of the row before
-        // its overwriting below.
+        // Makes the sums of the previous round visible.
         workgroupBarrier();
         if (local < half) {
             sh_sum[local] = merge(sh_sum[local], sh_sum[local + half]);
         }
     }
-    // Makes the last sum visible to all.
+    // Makes the last sum, and the target's own logit, visible to all.
     workgroupBarrier();
     let others = sh_sum[0];
+    let own = sh_own;
     if (local == 0u) {
         logprobs[params.start + row] = logprob(others, own);
     }

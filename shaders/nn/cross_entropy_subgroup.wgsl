@@ -37,11 +37,15 @@ fn cross_entropy(
         let first = row * params.stride / 4u;
         let end = select(0u, fours, mine);
         var aim = Target();
-        var own = 0.0;
         if (mine) {
             aim = targets[params.start + row];
+        }
+        // The target's own logit is read by the lane that will overwrite it.
+        var own = LOWEST;
+        if (mine && lane == (aim.token / 4u) % size) {
             own = logit(row, aim.token);
         }
+        own = subgroupMax(own);
         var sum = Sum(LOWEST, 0.0);
         for (var i = lane; i < end; i += size) {
             sum = add_fours(sum, logits[first + i], 4u * i, aim.token);

@@ -4,10 +4,13 @@
 //! [`Plan`](crate::Plan); nothing is submitted or read back in there. Tensors are passed by name
 //! in a struct that ends in `Io`.
 
+mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod preference;
 pub mod reduce;
+
+pub use metrics::METRICS;
 
 use crate::gpu::{Binding, Lib, Tensor};
 use crate::{Error, Result};

@@ -4,12 +4,15 @@ use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk, gpt2_parameters
 use crate::Result;
 use crate::data::{Batch, Capacity};
 use crate::gpu::{Gpu, Plan, Tensor};
+use crate::kernels::METRICS;
 use crate::kernels::nn::cross_entropy::{
-    CrossEntropyBuffers, CrossEntropyIo, HeadWindow, cross_entropy,
+    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
+};
+use crate::kernels::nn::cross_entropy_statistics::{
+    CrossEntropyStatisticsIo, cross_entropy_statistics,
 };
 use crate::kernels::preference::pairwise_loss::{
-    METRICS, PairwiseLossIo, PairwiseLossOptions, PairwiseStatisticsIo, pairwise_loss,
-    pairwise_statistics,
+    PairwiseLossIo, PairwiseLossOptions, PairwiseStatisticsIo, pairwise_loss, pairwise_statistics,
 };
 use crate::kernels::preference::pooled_head::{
     PooledHeadBackwardIo, PooledHeadIo, pooled_head_backward, pooled_head_forward,
@@ -176,30 +179,43 @@ impl RewardModel {
             .iter()
             .map(|window| HeadWindow {
                 weight: &window.weight,
-                dweight: &window.gradient,
+                dweight: Some(&window.gradient),
                 first_row: window.first_row,
             })
             .collect();
-        let buffers = CrossEntropyBuffers::new(
-            &self.gpu,
-            self.batch.capacity.targets,
-            TARGET_CHUNK.min(self.batch.capacity.targets),
-            self.config.vocab_size,
-            self.config.n_embd,
-        )?;
+        let (width, targets) = (self.config.n_embd, self.batch.capacity.targets);
+        let chunk = TARGET_CHUNK.min(targets);
+        let vocabulary = self.config.vocab_size.next_multiple_of(4);
+        let scratch = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(&self.gpu, label, shape);
+        let logprobs = scratch("logprobs", &[targets])?;
+        let counts = Some(&self.batch.counts);
         cross_entropy(
             &mut plan,
             &CrossEntropyIo {
                 hidden: self.trunk.hidden(),
-                dhidden: self.trunk.hidden_gradient()?,
-                head: &windows,
+                head_windows: &windows,
                 targets: &self.batch.targets,
-                target_lists: &self.batch.target_lists.lists,
-                target_rows: &self.batch.target_lists.rows,
-                buffers: &buffers,
-                metrics: &self.metrics,
-                counts: &self.batch.counts,
+                gathered: &scratch("gathered", &[chunk, width])?,
+                logits: &scratch("logits", &[chunk, vocabulary])?,
+                logprobs: &logprobs,
+                gradients: Some(CrossEntropyGradients {
+                    target_lists: &self.batch.target_lists.lists,
+                    dgathered: &scratch("d gathered", &[targets, width])?,
+                    dhidden: self.trunk.hidden_gradient()?,
+                }),
+                counts,
             },
+            1.0,
+        )?;
+        cross_entropy_statistics(
+            &mut plan,
+            &CrossEntropyStatisticsIo {
+                targets: &self.batch.targets,
+                logprobs: &logprobs,
+                metrics: &self.metrics,
+                counts,
+            },
+            1.0,
         )?;
         self.trunk
             .backward(&mut plan, &self.parameters, &self.batch)?;

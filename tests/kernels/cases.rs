@@ -94,3 +94,8 @@ fn statistic() {
 fn fill() {
     check("reduce.fill");
 }
+
+#[test]
+fn cross_entropy() {
+    check_variants("nn.cross_entropy");
+}

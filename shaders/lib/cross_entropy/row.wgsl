@@ -10,7 +10,6 @@ struct Params {
     rows: u32,
     targets_count: u32,
     start: u32,
-    width: u32,
     vocab: u32,
     stride: u32,
     target_scale: f32,

@@ -2,6 +2,7 @@
 
 pub mod attention;
 mod bias_gradient;
+mod cross_entropy;
 mod embedding;
 mod gelu;
 mod layer_norm;
@@ -16,5 +17,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(gelu::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
+    cases.extend(cross_entropy::cases());
     cases
 }

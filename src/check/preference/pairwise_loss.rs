@@ -4,9 +4,9 @@ use crate::Result;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, Pair};
 use crate::gpu::{Gpu, Tensor};
+use crate::kernels::METRICS;
 use crate::kernels::preference::pairwise_loss::{
-    METRICS, PairwiseLossIo, PairwiseLossOptions, PairwiseStatisticsIo, pairwise_loss,
-    pairwise_statistics,
+    PairwiseLossIo, PairwiseLossOptions, PairwiseStatisticsIo, pairwise_loss, pairwise_statistics,
 };
 use crate::reference::preference::pairwise_loss as reference;
 

@@ -2,6 +2,8 @@
 
 pub mod attention;
 pub mod bias_gradient;
+pub mod cross_entropy;
+pub mod cross_entropy_statistics;
 pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;

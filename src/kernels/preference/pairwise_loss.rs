@@ -3,6 +3,7 @@
 
 use crate::data::batch::Pair;
 use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::kernels::metrics::metrics_slots;
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
@@ -18,9 +19,6 @@ pub const STATISTICS: Shader = shader!(
     "preference/pairwise_statistics.wgsl",
     Core
 );
-
-/// Figures in a row of the ring of metrics.
-pub const METRICS: usize = 8;
 
 const OP: &str = "preference.pairwise_loss";
 const STATISTICS_OP: &str = "preference.pairwise_statistics";
@@ -134,7 +132,7 @@ pub struct PairwiseStatisticsIo<'a> {
     pub rewards: &'a Tensor,
     /// (P), written by [`pairwise_loss`].
     pub losses: &'a Tensor,
-    /// (slots, [`METRICS`]): one row is written, that of the counts' `slot` (row 0 without).
+    /// (slots, [`METRICS`](crate::kernels::METRICS)): one row is written, that of the counts' `slot` (row 0 without).
     pub metrics: &'a Tensor,
     /// The batch's counts: how many pairs are live, `pair_scale` and `slot`.
     pub counts: Option<&'a Tensor>,
@@ -196,14 +194,4 @@ pub fn pairwise_statistics(
             bytes: 12 * pairs as u64,
         },
     })
-}
-
-/// The number of rows of a ring of metrics, (slots, [`METRICS`]).
-pub(crate) fn metrics_slots(op: &'static str, metrics: &Tensor) -> Result<u32> {
-    let slots = metrics.len() / METRICS;
-    expect_shape::<f32>(op, "metrics", metrics, &[slots, METRICS])?;
-    if slots == 0 {
-        return Err(Error::shape(op, "the ring of metrics has no rows"));
-    }
-    to_u32(op, slots)
 }
