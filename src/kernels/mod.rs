@@ -4,8 +4,13 @@
 //! [`Plan`](crate::Plan); nothing is submitted or read back in there. Tensors are passed by name
 //! in a struct that ends in `Io`.
 
+mod metrics;
 pub mod nn;
+pub mod optim;
+pub mod preference;
 pub mod reduce;
+
+pub use metrics::METRICS;
 
 use crate::gpu::{Binding, Lib, Tensor};
 use crate::{Error, Result};
@@ -33,6 +38,8 @@ pub(crate) use shader;
 
 /// How kernels number workgroups that the host folds over three dimensions.
 pub(crate) const DISPATCH: &Lib = lib!("lib.dispatch", "dispatch.wgsl");
+/// Accurate logarithms and the like.
+pub(crate) const NUMERICS: &Lib = lib!("lib.numerics", "numerics.wgsl");
 const LIVE_FIXED: &Lib = lib!("lib.live_fixed", "live_fixed.wgsl");
 const LIVE_COUNTS: &Lib = lib!("lib.live_counts", "live_counts.wgsl");
 
@@ -86,6 +93,8 @@ pub struct Size {
     pub capacity: usize,
     /// The field that holds the live value; `None` if it is always `capacity`.
     pub live: Option<Count>,
+    /// The live value is what the field leaves past this element: that of a part of a list.
+    pub start: usize,
 }
 
 impl Size {
@@ -94,14 +103,21 @@ impl Size {
         Self {
             capacity: size,
             live: None,
+            start: 0,
         }
     }
 
     /// A size of at most `capacity`, read from the batch's counts.
     pub fn live(capacity: usize, field: Count) -> Self {
+        Self::live_from(capacity, field, 0)
+    }
+
+    /// The part of a list from element `start` on, of at most `capacity`.
+    pub fn live_from(capacity: usize, field: Count, start: usize) -> Self {
         Self {
             capacity,
             live: Some(field),
+            start,
         }
     }
 
@@ -127,9 +143,25 @@ pub(crate) fn live_lib<'a>(
 ) -> Result<(&'static Lib, Option<Binding<'a>>)> {
     match (sizes.iter().any(|size| size.live.is_some()), counts) {
         (false, _) => Ok((LIVE_FIXED, None)),
-        (true, Some(counts)) => Ok((LIVE_COUNTS, Some(Binding::uniform(1, counts)))),
+        (true, Some(_)) => counts_lib(op, counts),
         (true, None) => Err(Error::shape(op, "a live size needs the batch's counts")),
     }
+}
+
+/// As [`live_lib`] for kernels all of whose sizes are live where there are counts, and fixed where
+/// there are none.
+pub(crate) fn counts_lib<'a>(
+    op: &'static str,
+    counts: Option<&'a Tensor>,
+) -> Result<(&'static Lib, Option<Binding<'a>>)> {
+    let Some(counts) = counts else {
+        return Ok((LIVE_FIXED, None));
+    };
+    if counts.bytes() != size_of::<crate::data::batch::Counts>() as u64 {
+        let detail = format!("`{}` has {} bytes", counts.label(), counts.bytes());
+        return Err(Error::shape(op, detail + ", counts have 64"));
+    }
+    Ok((LIVE_COUNTS, Some(Binding::uniform(1, counts))))
 }
 
 /// Checks that a tensor has the expected shape and element type.

@@ -41,6 +41,11 @@ fn matmul() {
 }
 
 #[test]
+fn attention() {
+    check("nn.attention");
+}
+
+#[test]
 fn layer_norm() {
     check_variants("nn.layer_norm");
 }
@@ -56,6 +61,26 @@ fn embedding() {
 }
 
 #[test]
+fn pairwise_loss() {
+    check("preference.pairwise_loss");
+}
+
+#[test]
+fn pooled_head() {
+    check("preference.pooled_head");
+}
+
+#[test]
+fn grad_norm() {
+    check("optim.grad_norm");
+}
+
+#[test]
+fn adamw() {
+    check("optim.adamw");
+}
+
+#[test]
 fn gelu() {
     check("nn.gelu");
 }
@@ -68,4 +93,9 @@ fn statistic() {
 #[test]
 fn fill() {
     check("reduce.fill");
+}
+
+#[test]
+fn cross_entropy() {
+    check_variants("nn.cross_entropy");
 }

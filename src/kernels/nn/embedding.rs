@@ -69,6 +69,7 @@ impl Window {
     fn of(self, name: &str, table: &Tensor, columns: usize) -> Result<Tensor> {
         table.expect_element::<f32>()?;
         match *table.shape() {
+            [rows, width] if width == columns && rows == self.rows => Ok(table.clone()),
             [rows, width] if width == columns && self.first_row + self.rows <= rows => table
                 .window(
                     table.label(),
@@ -96,7 +97,7 @@ pub struct EmbeddingIo<'a> {
     pub tokens: &'a Tensor,
     /// (rows) u32, each below the position table's number of rows.
     pub positions: &'a Tensor,
-    /// (V, C): the whole table.
+    /// (V, C): the whole table, or the window's rows alone.
     pub token_table: &'a Tensor,
     /// (contexts, C)
     pub position_table: &'a Tensor,
@@ -115,7 +116,7 @@ pub struct EmbeddingBackwardIo<'a> {
     pub list_rows: &'a Tensor,
     /// (rows, C): gradient of the forward's output.
     pub dout: &'a Tensor,
-    /// (V, C): gradient of the whole table, added to.
+    /// (V, C): gradient of the whole table, or of the window's rows alone; added to.
     pub dtable: &'a Tensor,
     /// The batch's counts, where the number of lists is live.
     pub counts: Option<&'a Tensor>,
