@@ -34,8 +34,10 @@ pub struct Case {
     pub name: String,
     /// What it is for.
     pub purpose: Purpose,
-    build: Box<dyn Fn(&Gpu) -> Result<Trial> + Send + Sync>,
+    build: Box<Build>,
 }
+
+type Build = dyn Fn(&Gpu) -> Result<Trial> + Send + Sync;
 
 impl Case {
     /// A case whose plan `build` makes.

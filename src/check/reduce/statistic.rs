@@ -21,7 +21,7 @@ const ALL: [Statistic; 4] = [
 enum Kind {
     /// In [-1, 1): of a million the sum is about a thousandth of the summed magnitudes.
     Mixed,
-    /// About 1000, which differ by 1.
+    /// About 10,000, which differ by 1.
     Shifted,
     /// Some infinite or not a number.
     Special,
@@ -97,7 +97,7 @@ fn inputs(spec: Spec) -> Vec<f32> {
     let mut x = values(1, spec.rows * spec.columns, 1.0);
     match spec.kind {
         Kind::Mixed => {}
-        Kind::Shifted => x.iter_mut().for_each(|x| *x += 1000.0),
+        Kind::Shifted => x.iter_mut().for_each(|x| *x += 10_000.0),
         Kind::Special => {
             let special = [
                 f32::NAN,
