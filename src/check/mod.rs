@@ -3,9 +3,13 @@
 //! One list serves the tests, the benches and the `doctor` example: each case builds a plan on the
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod driver;
 pub mod nn;
 mod optim;
 mod preference;
+pub mod reduce;
+mod support;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};
@@ -64,5 +68,6 @@ pub fn cases() -> Vec<Case> {
     let mut cases = nn::cases();
     cases.extend(optim::cases());
     cases.extend(preference::cases());
+    cases.extend(reduce::cases());
     cases
 }

@@ -8,6 +8,7 @@ mod metrics;
 pub mod nn;
 pub mod optim;
 pub mod preference;
+pub mod reduce;
 
 pub use metrics::METRICS;
 
@@ -41,6 +42,23 @@ pub(crate) const DISPATCH: &Lib = lib!("lib.dispatch", "dispatch.wgsl");
 pub(crate) const NUMERICS: &Lib = lib!("lib.numerics", "numerics.wgsl");
 const LIVE_FIXED: &Lib = lib!("lib.live_fixed", "live_fixed.wgsl");
 const LIVE_COUNTS: &Lib = lib!("lib.live_counts", "live_counts.wgsl");
+
+const COLUMNS_VEC4: &Lib = lib!("lib.columns_vec4", "columns_vec4.wgsl");
+const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
+/// The second of two passes over chunks of rows.
+pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
+/// Rows of one chunk of [`CHUNK_SUMS`].
+pub(crate) const CHUNK_ROWS: usize = 64;
+
+/// How rows of `width` elements are accessed, and how many groups of columns that makes: of four
+/// where the width allows it, of one otherwise.
+pub(crate) fn columns_lib(width: usize) -> (&'static Lib, usize) {
+    if width.is_multiple_of(4) {
+        (COLUMNS_VEC4, width / 4)
+    } else {
+        (COLUMNS_SCALAR, width)
+    }
+}
 
 /// A live size of a batch: a field of its [`Counts`](crate::data::Counts).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +179,27 @@ pub(crate) fn expect_shape<T: crate::gpu::Element>(
         op,
         format!(
             "{name} is `{}` {:?}, expected {shape:?}",
+            tensor.label(),
+            tensor.shape()
+        ),
+    ))
+}
+
+/// Checks that a scratch tensor holds at least `len` values.
+pub(crate) fn expect_scratch(
+    op: &'static str,
+    name: &str,
+    tensor: &Tensor,
+    len: usize,
+) -> Result<()> {
+    tensor.expect_element::<f32>()?;
+    if tensor.len() >= len {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!(
+            "{name} is `{}` {:?}, expected at least {len} values",
             tensor.label(),
             tensor.shape()
         ),

@@ -1,20 +1,19 @@
 //! The list of known-answer cases, kernel by kernel.
 
+use prefgrad::Gpu;
 use prefgrad::check::{Case, Purpose, cases};
 
-use prefgrad::Gpu;
-
-use crate::gpu::{core_gpu, gpu};
+use crate::gpu::{gpu, gpu_without_subgroups};
 
 /// Runs each case of `kernel` that is not for timing only.
 fn check(kernel: &str) {
     check_on(gpu(), kernel);
 }
 
-/// The same on the device in hand and on one that keeps to core WebGPU.
-fn check_both_forms(kernel: &str) {
-    check_on(gpu(), kernel);
-    check_on(core_gpu(), kernel);
+/// [`check`] with and without subgroups.
+fn check_variants(kernel: &str) {
+    check(kernel);
+    check_on(gpu_without_subgroups(), kernel);
 }
 
 fn check_on(gpu: &Gpu, kernel: &str) {
@@ -42,6 +41,26 @@ fn matmul() {
 }
 
 #[test]
+fn attention() {
+    check("nn.attention");
+}
+
+#[test]
+fn layer_norm() {
+    check_variants("nn.layer_norm");
+}
+
+#[test]
+fn bias_gradient() {
+    check("nn.bias_gradient");
+}
+
+#[test]
+fn embedding() {
+    check("nn.embedding");
+}
+
+#[test]
 fn pairwise_loss() {
     check("preference.pairwise_loss");
 }
@@ -63,5 +82,20 @@ fn adamw() {
 
 #[test]
 fn cross_entropy() {
-    check_both_forms("nn.cross_entropy");
+    check_variants("nn.cross_entropy");
+}
+
+#[test]
+fn gelu() {
+    check("nn.gelu");
+}
+
+#[test]
+fn statistic() {
+    check("reduce.statistic");
+}
+
+#[test]
+fn fill() {
+    check("reduce.fill");
 }

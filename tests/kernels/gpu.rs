@@ -10,9 +10,11 @@ pub fn gpu() -> &'static Gpu {
     GPU.get_or_init(|| Gpu::new().expect("the tests need a GPU or the software driver"))
 }
 
-/// A second device, which keeps to core WebGPU.
-pub fn core_gpu() -> &'static Gpu {
+/// The same device without subgroups, for the kernels that serve devices that lack them.
+pub fn gpu_without_subgroups() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
-    let options = GpuOptions { subgroups: false };
-    GPU.get_or_init(|| Gpu::with_options(options).expect("the first device opened"))
+    GPU.get_or_init(|| {
+        Gpu::with_options(GpuOptions { subgroups: false })
+            .expect("the tests need a GPU or the software driver")
+    })
 }

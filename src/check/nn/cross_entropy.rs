@@ -1,12 +1,13 @@
 //! Cases of `nn.cross_entropy` and `nn.cross_entropy_statistics`.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, NONE, RowList, Target};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::METRICS;
 use crate::kernels::nn::cross_entropy::{
-    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
+    CrossEntropyBuffers, CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
@@ -148,10 +149,6 @@ fn inputs(inputs: Inputs, seed: u64, len: usize, step: f32) -> Vec<f32> {
     }
 }
 
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| x.into()).collect()
-}
-
 struct Window {
     weight: Tensor,
     dweight: Tensor,
@@ -234,13 +231,18 @@ impl Build {
         targets_tensor.write(&gpu, &self.live_targets)?;
         let trial = &mut self.trial;
         let hidden = trial.input("hidden", &[tokens, width], &self.hidden)?;
-        let gathered = trial.overwritten("gathered", &[chunk, width])?;
-        let logits = trial.overwritten("logits", &[chunk, vocab.next_multiple_of(4)])?;
-        let logprobs = trial.output("logprobs", &[targets], &vec![7.0; targets])?;
-        let dgathered = trial.overwritten("dgathered", &[targets, width])?;
+        let buffers = CrossEntropyBuffers {
+            gathered: trial.overwritten("gathered", &[chunk, width])?,
+            logits: trial.overwritten("logits", &[chunk, vocab.next_multiple_of(4)])?,
+            logprobs: trial.output("logprobs", &[targets], &vec![7.0; targets])?,
+            dgathered: match backward {
+                true => Some(trial.overwritten("dgathered", &[targets, width])?),
+                false => None,
+            },
+        };
         let dhidden = trial.output("dhidden", &[tokens, width], &vec![7.0; tokens * width])?;
         let metrics = trial.output("metrics", &[2, METRICS], &[-5.0; 2 * METRICS])?;
-        let head_windows: Vec<HeadWindow<'_>> = self
+        let head: Vec<HeadWindow<'_>> = self
             .windows
             .iter()
             .map(|window| HeadWindow {
@@ -251,14 +253,11 @@ impl Build {
             .collect();
         let io = CrossEntropyIo {
             hidden: &hidden,
-            head_windows: &head_windows,
+            head: &head,
             targets: &targets_tensor,
-            gathered: &gathered,
-            logits: &logits,
-            logprobs: &logprobs,
+            buffers: &buffers,
             gradients: backward.then_some(CrossEntropyGradients {
                 target_lists: &target_lists,
-                dgathered: &dgathered,
                 dhidden: &dhidden,
             }),
             counts,
@@ -266,12 +265,12 @@ impl Build {
         cross_entropy(&mut trial.plan, &io, SCALE)?;
         let io = CrossEntropyStatisticsIo {
             targets: &targets_tensor,
-            logprobs: &logprobs,
+            logprobs: &buffers.logprobs,
             metrics: &metrics,
             counts,
         };
         cross_entropy_statistics(&mut trial.plan, &io, SCALE)?;
-        self.expect(&logprobs, &dhidden, &metrics)?;
+        self.expect(&buffers.logprobs, &dhidden, &metrics)?;
         Ok(self.trial)
     }
 

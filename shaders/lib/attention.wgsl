@@ -1,0 +1,79 @@
+// What the attention kernels share: parameters, work list, and which row holds which key.
+//
+// Heads are HEAD_WIDTH wide, a multiple of 4: a row of `qkv` is query heads | key heads | value
+// heads, and all offsets below count vec4. Query head h reads key/value head h / (H / G).
+//
+// The keys of a segment are numbered j = 0, 1, ...: first the rows of its prefix, then its own.
+// The row `start + i` sees the first `prefix_len + i + 1` of them.
+const WIDTH4: u32 = HEAD_WIDTH / 4u;
+
+// Below every score, and finite: exp(LOWEST - x) is exactly 0.
+const LOWEST: f32 = -1e30;
+
+struct Params {
+    tiles: u32,
+    tiles_count: u32,
+    heads: u32,
+    kv_heads: u32,
+    scale: f32,
+    pad0: u32,
+    pad1: u32,
+    pad2: u32,
+}
+
+struct Segment {
+    start: u32,
+    len: u32,
+    prefix_start: u32,
+    prefix_len: u32,
+    position: u32,
+    query_end: u32,
+    pad0: u32,
+    pad1: u32,
+}
+
+// At most 32 consecutive rows of a segment.
+struct Tile {
+    segment: u32,
+    row: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+fn qkv_stride() -> u32 {
+    return (params.heads + 2u * params.kv_heads) * WIDTH4;
+}
+
+fn query_at(row: u32, head: u32) -> u32 {
+    return row * qkv_stride() + head * WIDTH4;
+}
+
+fn key_at(row: u32, kv_head: u32) -> u32 {
+    return row * qkv_stride() + (params.heads + kv_head) * WIDTH4;
+}
+
+fn value_at(row: u32, kv_head: u32) -> u32 {
+    return row * qkv_stride() + (params.heads + params.kv_heads + kv_head) * WIDTH4;
+}
+
+// Where a row and query head lie in `out` and `dout`, (T, H HEAD_WIDTH).
+fn out_at(row: u32, head: u32) -> u32 {
+    return (row * params.heads + head) * WIDTH4;
+}
+
+fn key_row(segment: Segment, j: u32) -> u32 {
+    return select(
+        segment.start + j - segment.prefix_len,
+        segment.prefix_start + j,
+        j < segment.prefix_len,
+    );
+}
+
+// How many keys the rows before `end` see at most.
+fn keys_before(segment: Segment, end: u32) -> u32 {
+    return segment.prefix_len + end - segment.start;
+}
+
+fn tile_end(segment: Segment, row: u32) -> u32 {
+    return min(row + 32u, segment.start + segment.len);
+}

@@ -1,0 +1,363 @@
+//! Causal grouped-query attention over a packed run with shared prefixes: `shaders/nn/attention*`.
+
+use crate::data::batch::{Segment, TILE_ROWS, Tile};
+use crate::gpu::{Binding, Const, Cost, Dispatch, Gpu, Plan, Shader, Tensor, Variant};
+use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
+use crate::{Error, Result};
+
+/// Output and log-sum-exp.
+pub const FORWARD: Shader = shader!("nn.attention", "nn/attention.wgsl", Core);
+/// Gradient of the queries.
+pub const BACKWARD_DQ: Shader = shader!("nn.attention_dq", "nn/attention_dq.wgsl", Core);
+/// Gradients of the keys and values.
+pub const BACKWARD_DKV: Shader = shader!("nn.attention_dkv", "nn/attention_dkv.wgsl", Core);
+
+/// The widest head.
+pub const MAX_HEAD_WIDTH: usize = 128;
+
+const OP: &str = "nn.attention";
+const COMMON: &crate::gpu::Lib = lib!("lib.attention", "attention.wgsl");
+/// Keys or rows that a thread takes in one iteration of its loop.
+const STEP: usize = 4;
+/// Mesa's software driver before version 25 leaves a thread's loops silently after 65,535
+/// iterations in total.
+const SOFTWARE_ITERATIONS: usize = 60_000;
+
+/// Heads of an attention layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads H.
+    pub query: usize,
+    /// Key/value heads G, which divides H: query head h uses key/value head h / (H / G).
+    pub key_value: usize,
+    /// Width D of a head: a multiple of 4, at most [`MAX_HEAD_WIDTH`].
+    pub width: usize,
+}
+
+impl Heads {
+    /// Width of a row of `qkv`: query heads, then key heads, then value heads.
+    pub fn qkv_width(&self) -> usize {
+        (self.query + 2 * self.key_value) * self.width
+    }
+
+    /// Width of a row of `out`.
+    pub fn out_width(&self) -> usize {
+        self.query * self.width
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.key_value == 0 || self.query == 0 || !self.query.is_multiple_of(self.key_value) {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "{} query heads can't share {} key/value heads: use a multiple of them",
+                    self.query, self.key_value
+                ),
+            ));
+        }
+        if self.width == 0 || !self.width.is_multiple_of(4) || self.width > MAX_HEAD_WIDTH {
+            return Err(Error::shape(
+                OP,
+                format!(
+                    "heads are {} wide: multiples of 4 from 4 to {MAX_HEAD_WIDTH} are supported",
+                    self.width
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Sizes of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionSizes {
+    /// Packed rows T, at capacity.
+    pub tokens: usize,
+    /// Entries of the work list: at most `tokens.div_ceil(32) + segments`, live by
+    /// [`Count::Tiles`](crate::kernels::Count::Tiles).
+    pub tiles: Size,
+    /// The heads.
+    pub heads: Heads,
+    /// Visible pairs of a row and a key at capacity, for the plan's account of costs only: of
+    /// known segments [`visible_pairs`]; where only the context is known, `tokens * context / 2`
+    /// is close to the most there can be.
+    pub attended: u64,
+}
+
+/// How many pairs of a row and a key, one head, attention over these segments computes.
+pub fn visible_pairs(segments: &[Segment]) -> u64 {
+    segments
+        .iter()
+        .map(|segment| {
+            let (len, prefix) = (u64::from(segment.len), u64::from(segment.prefix_len));
+            len * prefix + len * (len + 1) / 2
+        })
+        .sum()
+}
+
+/// The tensors of [`attention_forward`].
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionForwardIo<'a> {
+    /// (T, (H + 2G) D), read.
+    pub qkv: &'a Tensor,
+    /// (S) of [`Segment`], read.
+    pub segments: &'a Tensor,
+    /// (tiles) of [`Tile`], read.
+    pub tiles: &'a Tensor,
+    /// The batch's counts, where the number of tiles is live.
+    pub counts: Option<&'a Tensor>,
+    /// (T, H D), written.
+    pub out: &'a Tensor,
+    /// (T, H), written: log-sum-exp of each row's scaled scores.
+    pub lse: &'a Tensor,
+}
+
+/// The tensors of [`attention_backward`].
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionBackwardIo<'a> {
+    /// (T, (H + 2G) D), read.
+    pub qkv: &'a Tensor,
+    /// (S) of [`Segment`], read.
+    pub segments: &'a Tensor,
+    /// (tiles) of [`Tile`], read.
+    pub tiles: &'a Tensor,
+    /// The batch's counts, where the number of tiles is live.
+    pub counts: Option<&'a Tensor>,
+    /// (T, H D), read: what the forward wrote.
+    pub out: &'a Tensor,
+    /// (T, H), read: what the forward wrote.
+    pub lse: &'a Tensor,
+    /// (T, H D), read: the gradient of `out`.
+    pub dout: &'a Tensor,
+    /// (T, H), written: `dout · out` of each row and head.
+    pub delta: &'a Tensor,
+    /// (T, (H + 2G) D), written: the gradient of `qkv`.
+    pub dqkv: &'a Tensor,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct AttentionParams {
+    tiles: u32,
+    tiles_count: u32,
+    heads: u32,
+    kv_heads: u32,
+    scale: f32,
+    pad: [u32; 3],
+}
+
+impl AttentionParams {
+    fn new(sizes: &AttentionSizes) -> Result<Self> {
+        Ok(Self {
+            tiles: sizes.tiles.capacity_u32(OP)?,
+            tiles_count: sizes.tiles.field(),
+            heads: to_u32(OP, sizes.heads.query)?,
+            kv_heads: to_u32(OP, sizes.heads.key_value)?,
+            scale: (1.0 / (sizes.heads.width as f64).sqrt()) as f32,
+            pad: [0; 3],
+        })
+    }
+}
+
+/// Appends `out = softmax(q kᵀ / √D) v` and its log-sum-exp.
+///
+/// Row t of a segment attends to the segment's prefix `[prefix_start, +prefix_len)` and to
+/// `[start, t]`. Rows of no live tile are not written. The softmax is computed online, in f32; no
+/// buffer grows with T².
+///
+/// Attention: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1; grouped queries: Ainslie et al.
+/// 2023, arXiv 2305.13245, section 2.2; online softmax: Milakov & Gimelshein 2018, arXiv
+/// 1805.02867, section 3; shared prefixes: arXiv 2410.20305.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for tensors that do not fit `sizes`, for widths that are no multiple of 4 or
+/// above [`MAX_HEAD_WIDTH`]; [`Error::Limit`] on a software driver where a thread's loop could
+/// exceed what old versions run; and what [`Plan::push`] refuses.
+pub fn attention_forward(
+    plan: &mut Plan,
+    io: &AttentionForwardIo<'_>,
+    sizes: &AttentionSizes,
+) -> Result<()> {
+    let heads = sizes.heads;
+    heads.check()?;
+    check_inputs(io.qkv, io.segments, io.tiles, sizes)?;
+    expect_rows(sizes.tokens, &[(io.out, "out", heads.out_width())])?;
+    expect_rows(sizes.tokens, &[(io.lse, "lse", heads.query)])?;
+    check_iterations(plan.gpu(), sizes.tokens.div_ceil(STEP))?;
+    push(
+        plan,
+        sizes,
+        &Kernel {
+            label: "nn.attention_forward",
+            shader: &FORWARD,
+            entry: "attention",
+            groups: heads.query,
+            products: 2,
+        },
+        io.counts,
+        &[
+            Binding::read(2, io.qkv),
+            Binding::read(3, io.segments),
+            Binding::read(4, io.tiles),
+            Binding::write(5, io.out),
+            Binding::write(6, io.lse),
+        ],
+        &[io.qkv, io.out, io.lse],
+    )
+}
+
+/// Appends the gradient of `qkv` for the gradient `dout` of `out`; also `delta = dout · out`.
+///
+/// Two dispatches, recomputing the weights from the log-sum-exp: the first writes `delta` and the
+/// query columns of `dqkv`, the second its key and value columns. A key that several segments or
+/// query heads see sums over them in order, without atomics: the same inputs give the same bits.
+/// Rows of no live tile are not written.
+///
+/// Dao et al. 2022, arXiv 2205.14135, appendix B.2 and algorithm 4.
+///
+/// # Errors
+///
+/// As [`attention_forward`].
+pub fn attention_backward(
+    plan: &mut Plan,
+    io: &AttentionBackwardIo<'_>,
+    sizes: &AttentionSizes,
+) -> Result<()> {
+    let heads = sizes.heads;
+    heads.check()?;
+    check_inputs(io.qkv, io.segments, io.tiles, sizes)?;
+    expect_rows(
+        sizes.tokens,
+        &[
+            (io.out, "out", heads.out_width()),
+            (io.dout, "dout", heads.out_width()),
+            (io.lse, "lse", heads.query),
+            (io.delta, "delta", heads.query),
+            (io.dqkv, "dqkv", heads.qkv_width()),
+        ],
+    )?;
+    let group = heads.query / heads.key_value;
+    check_iterations(plan.gpu(), sizes.tokens.div_ceil(STEP) * group)?;
+    push(
+        plan,
+        sizes,
+        &Kernel {
+            label: "nn.attention_backward_dq",
+            shader: &BACKWARD_DQ,
+            entry: "attention_dq",
+            groups: heads.query,
+            products: 3,
+        },
+        io.counts,
+        &[
+            Binding::read(2, io.qkv),
+            Binding::read(3, io.segments),
+            Binding::read(4, io.tiles),
+            Binding::read(5, io.out),
+            Binding::read(6, io.dout),
+            Binding::read(7, io.lse),
+            Binding::write(8, io.delta),
+            Binding::write(9, io.dqkv),
+        ],
+        &[io.qkv, io.out, io.dout, io.out, io.lse, io.delta],
+    )?;
+    push(
+        plan,
+        sizes,
+        &Kernel {
+            label: "nn.attention_backward_dkv",
+            shader: &BACKWARD_DKV,
+            entry: "attention_dkv",
+            groups: heads.key_value,
+            products: 4,
+        },
+        io.counts,
+        &[
+            Binding::read(2, io.qkv),
+            Binding::read(3, io.segments),
+            Binding::read(4, io.tiles),
+            Binding::read(5, io.dout),
+            Binding::read(6, io.lse),
+            Binding::read(7, io.delta),
+            Binding::write(8, io.dqkv),
+        ],
+        &[io.qkv, io.qkv, io.dout, io.lse, io.delta],
+    )
+}
+
+/// One of the three kernels.
+struct Kernel {
+    label: &'static str,
+    shader: &'static Shader,
+    entry: &'static str,
+    /// Workgroups a tile.
+    groups: usize,
+    /// Products of width D for each visible pair and query head.
+    products: u64,
+}
+
+fn push(
+    plan: &mut Plan,
+    sizes: &AttentionSizes,
+    kernel: &Kernel,
+    counts: Option<&Tensor>,
+    bindings: &[Binding<'_>],
+    moved: &[&Tensor],
+) -> Result<()> {
+    let heads = sizes.heads;
+    let params = AttentionParams::new(sizes)?;
+    let (live, counts) = live_lib(OP, &[sizes.tiles], counts)?;
+    let bindings: Vec<Binding<'_>> = bindings.iter().copied().chain(counts).collect();
+    plan.push(&Dispatch {
+        label: kernel.label,
+        shader: kernel.shader,
+        variant: Variant {
+            entry: kernel.entry,
+            libs: &[DISPATCH, live, COMMON],
+            consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
+        },
+        params: bytemuck::bytes_of(&params),
+        bindings: &bindings,
+        workgroups: (sizes.tiles.capacity * kernel.groups) as u64,
+        cost: Cost {
+            flops: 2 * kernel.products * heads.out_width() as u64 * sizes.attended,
+            bytes: moved.iter().map(|tensor| tensor.bytes()).sum(),
+        },
+    })
+}
+
+fn check_inputs(
+    qkv: &Tensor,
+    segments: &Tensor,
+    tiles: &Tensor,
+    sizes: &AttentionSizes,
+) -> Result<()> {
+    expect_rows(sizes.tokens, &[(qkv, "qkv", sizes.heads.qkv_width())])?;
+    // Kernels count four elements at a time in 32 bits.
+    to_u32(OP, qkv.len())?;
+    expect_shape::<Segment>(OP, "segments", segments, &[segments.len()])?;
+    expect_shape::<Tile>(OP, "tiles", tiles, &[sizes.tiles.capacity])
+}
+
+fn expect_rows(rows: usize, tensors: &[(&Tensor, &str, usize)]) -> Result<()> {
+    tensors.iter().try_for_each(|&(tensor, name, width)| {
+        expect_shape::<f32>(OP, name, tensor, &[rows, width])
+    })
+}
+
+/// Refuses what an old software driver would silently compute wrong.
+fn check_iterations(gpu: &Gpu, iterations: usize) -> Result<()> {
+    if gpu.info().device_type == wgpu::DeviceType::Cpu && iterations > SOFTWARE_ITERATIONS {
+        return Err(Error::Limit {
+            what: "loop of nn.attention".into(),
+            needed: iterations as u64,
+            limit_name: "iterations of a thread on a software driver",
+            limit: SOFTWARE_ITERATIONS as u64,
+            hint: "pack fewer tokens into a batch, or run on a GPU",
+        });
+    }
+    Ok(())
+}
+
+const _: () = assert!(TILE_ROWS == 32, "the kernels' workgroups have 32 threads");

@@ -1,0 +1,501 @@
+//! [`Parameters`]: a model's weights, gradients and moments in few large buffers.
+
+use std::collections::HashMap;
+
+use super::Gpt2Config;
+use crate::data::Random;
+use crate::gpu::{Gpu, Tensor};
+use crate::{Error, Result};
+
+/// Elements that every tensor starts at a multiple of: 256 bytes, the largest offset alignment
+/// that a device may ask for.
+const ALIGN: usize = 64;
+
+/// A parameter's name, shape and treatment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterSpec {
+    /// The Hugging Face name.
+    pub name: String,
+    /// The shape, as in the weight file.
+    pub shape: Vec<usize>,
+    /// Whether weight decay applies: matrices and tables yes, biases and norms no.
+    pub decay: bool,
+    /// How it starts when a model is made anew.
+    pub init: Init,
+}
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zero: biases.
+    Zeros,
+    /// All one: LayerNorm weights.
+    Ones,
+    /// Normal with this standard deviation.
+    Normal(f32),
+}
+
+/// Names, shapes and starting values of a GPT-2 reward model (Radford et al. 2019, section 2.3:
+/// normal 0.02, projections into the residual stream divided by √(2 · layers)).
+pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
+    let (width, inner) = (config.n_embd, config.inner());
+    let residual = Init::Normal(0.02 / ((2 * config.n_layer) as f32).sqrt());
+    let normal = Init::Normal(0.02);
+    let matrix = |name: String, shape: [usize; 2], init| ParameterSpec {
+        name,
+        shape: shape.to_vec(),
+        decay: true,
+        init,
+    };
+    let vector = |name: String, len: usize, init| ParameterSpec {
+        name,
+        shape: vec![len],
+        decay: false,
+        init,
+    };
+    let mut specs = vec![
+        matrix(
+            "transformer.wte.weight".into(),
+            [config.vocab_size, width],
+            normal,
+        ),
+        matrix(
+            "transformer.wpe.weight".into(),
+            [config.n_positions, width],
+            normal,
+        ),
+    ];
+    for layer in 0..config.n_layer {
+        let name = |rest: &str| format!("transformer.h.{layer}.{rest}");
+        specs.extend([
+            matrix(name("attn.c_attn.weight"), [width, 3 * width], normal),
+            matrix(name("attn.c_proj.weight"), [width, width], residual),
+            matrix(name("mlp.c_fc.weight"), [width, inner], normal),
+            matrix(name("mlp.c_proj.weight"), [inner, width], residual),
+            vector(name("ln_1.weight"), width, Init::Ones),
+            vector(name("ln_1.bias"), width, Init::Zeros),
+            vector(name("attn.c_attn.bias"), 3 * width, Init::Zeros),
+            vector(name("attn.c_proj.bias"), width, Init::Zeros),
+            vector(name("ln_2.weight"), width, Init::Ones),
+            vector(name("ln_2.bias"), width, Init::Zeros),
+            vector(name("mlp.c_fc.bias"), inner, Init::Zeros),
+            vector(name("mlp.c_proj.bias"), width, Init::Zeros),
+        ]);
+    }
+    specs.extend([
+        vector("transformer.ln_f.weight".into(), width, Init::Ones),
+        vector("transformer.ln_f.bias".into(), width, Init::Zeros),
+        matrix("score.weight".into(), [1, width], normal),
+    ]);
+    specs
+}
+
+/// One buffer's worth of parameters: what a single dispatch of the optimiser updates.
+pub struct Chunk {
+    /// Weights.
+    pub weights: Tensor,
+    /// Gradients; the backward pass adds, the optimiser zeroes.
+    pub gradients: Tensor,
+    /// First moments.
+    pub m: Tensor,
+    /// Second moments.
+    pub v: Tensor,
+    /// The first elements, which weight decay applies to.
+    pub decayed: usize,
+}
+
+/// Consecutive rows of a parameter that lie in one buffer.
+#[derive(Clone)]
+pub struct Window {
+    /// The first row.
+    pub first_row: usize,
+    /// Weights, of shape (rows, ...).
+    pub weight: Tensor,
+    /// Gradients.
+    pub gradient: Tensor,
+    chunk: usize,
+    start: usize,
+}
+
+/// A model's weights, gradients and moments.
+pub struct Parameters {
+    specs: Vec<ParameterSpec>,
+    windows: HashMap<String, Vec<Window>>,
+    chunks: Vec<Chunk>,
+}
+
+/// Where a window goes, before there are buffers.
+struct Placement {
+    spec: usize,
+    first_row: usize,
+    rows: usize,
+    chunk: usize,
+    start: usize,
+}
+
+#[derive(Default)]
+struct ChunkPlan {
+    len: usize,
+    decayed: usize,
+}
+
+impl Parameters {
+    /// Allocates weights, gradients and moments, all zero.
+    ///
+    /// Parameters with weight decay come first in each buffer, so that one number tells the
+    /// optimiser where decay ends. A matrix over the device's binding limit is split by rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Limit`] where a single row exceeds a binding, [`Error::OutOfMemory`].
+    pub fn allocate(gpu: &Gpu, specs: Vec<ParameterSpec>) -> Result<Self> {
+        let limits = gpu.limits();
+        let bytes = limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size);
+        let capacity = (bytes / 4) as usize / ALIGN * ALIGN;
+        let (placements, plans) = place(&specs, capacity)?;
+        let mut chunks = Vec::with_capacity(plans.len());
+        for (index, plan) in plans.iter().enumerate() {
+            let tensor = |what: &str| {
+                Tensor::zeros::<f32>(gpu, &format!("parameters {index}: {what}"), &[plan.len])
+            };
+            chunks.push(Chunk {
+                weights: tensor("weights")?,
+                gradients: tensor("gradients")?,
+                m: tensor("first moments")?,
+                v: tensor("second moments")?,
+                decayed: plan.decayed,
+            });
+        }
+        let mut windows: HashMap<String, Vec<Window>> = HashMap::new();
+        for placement in placements {
+            let spec = &specs[placement.spec];
+            let mut shape = spec.shape.clone();
+            shape[0] = placement.rows;
+            let chunk = &chunks[placement.chunk];
+            let label = format!("d {}", spec.name);
+            windows.entry(spec.name.clone()).or_default().push(Window {
+                first_row: placement.first_row,
+                weight: chunk.weights.window(&spec.name, placement.start, &shape)?,
+                gradient: chunk.gradients.window(&label, placement.start, &shape)?,
+                chunk: placement.chunk,
+                start: placement.start,
+            });
+        }
+        Ok(Self {
+            specs,
+            windows,
+            chunks,
+        })
+    }
+
+    /// Names, shapes and treatment of all parameters.
+    pub fn specs(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    /// The buffers.
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The number of trained values.
+    pub fn count(&self) -> usize {
+        self.specs.iter().map(|spec| len(&spec.shape)).sum()
+    }
+
+    /// The windows of a parameter, by row.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if there is no such parameter.
+    pub fn windows(&self, name: &str) -> Result<&[Window]> {
+        self.windows
+            .get(name)
+            .map(Vec::as_slice)
+            .ok_or_else(|| Error::Model {
+                place: name.into(),
+                detail: "the model has no such parameter".into(),
+            })
+    }
+
+    /// A parameter that lies in one buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if there is no such parameter, [`Error::Limit`] if it was split.
+    pub fn whole(&self, name: &str) -> Result<&Window> {
+        match self.windows(name)? {
+            [window] => Ok(window),
+            windows => Err(Error::Limit {
+                what: name.into(),
+                needed: windows.iter().map(|w| w.weight.bytes()).sum(),
+                limit_name: "maxStorageBufferBindingSize",
+                limit: windows.iter().map(|w| w.weight.bytes()).max().unwrap_or(0),
+                hint: "only the token table may be larger than one binding: use a narrower model",
+            }),
+        }
+    }
+
+    /// Gives every parameter its starting value, the same for a seed on every machine.
+    ///
+    /// # Errors
+    ///
+    /// What writing a tensor refuses.
+    pub fn initialise(&self, gpu: &Gpu, seed: u64) -> Result<()> {
+        for (index, spec) in self.specs.iter().enumerate() {
+            let count = len(&spec.shape);
+            let values = match spec.init {
+                Init::Zeros => vec![0.0; count],
+                Init::Ones => vec![1.0; count],
+                Init::Normal(deviation) => {
+                    let mut random = Random::new(seed, index as u64);
+                    (0..count).map(|_| deviation * random.normal()).collect()
+                }
+            };
+            self.write(gpu, &spec.name, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a parameter's values.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] for an unknown name or another number of values.
+    pub fn write(&self, gpu: &Gpu, name: &str, values: &[f32]) -> Result<()> {
+        self.write_kind(gpu, name, |chunk| &chunk.weights, values)
+    }
+
+    /// Sets a parameter's values in one kind of tensor: weights, gradients or a moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn write_kind(
+        &self,
+        gpu: &Gpu,
+        name: &str,
+        kind: impl Fn(&Chunk) -> &Tensor,
+        values: &[f32],
+    ) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            let tensor = kind(&self.chunks[window.chunk]);
+            tensor
+                .window(name, window.start, window.weight.shape())?
+                .write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a parameter's values to their place in whole buffers, one `Vec` a chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn place(&self, name: &str, values: &[f32], buffers: &mut [Vec<f32>]) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            buffers[window.chunk][window.start..window.start + values.len()]
+                .copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn by_window<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Window, &'a [f32])>> {
+        let windows = self.windows(name)?;
+        let expected: usize = windows.iter().map(|w| w.weight.len()).sum();
+        if values.len() != expected {
+            return Err(Error::Model {
+                place: name.into(),
+                detail: format!("{} values, the model has {expected}", values.len()),
+            });
+        }
+        let mut rest = values;
+        Ok(windows
+            .iter()
+            .map(|window| {
+                let (now, later) = rest.split_at(window.weight.len());
+                rest = later;
+                (window, now)
+            })
+            .collect())
+    }
+
+    /// Sets the whole of every chunk's weights, one `Vec` a chunk, as [`Parameters::read`] gave
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn write_all(&self, gpu: &Gpu, buffers: &[Vec<f32>]) -> Result<()> {
+        for (chunk, values) in self.chunks.iter().zip(buffers) {
+            chunk.weights.write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes gradients and moments: a new optimiser.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn reset_optimizer(&self, gpu: &Gpu) -> Result<()> {
+        for chunk in &self.chunks {
+            let zeros = vec![0.0f32; chunk.weights.len()];
+            for tensor in [&chunk.gradients, &chunk.m, &chunk.v] {
+                tensor.write(gpu, &zeros)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits the values of whole buffers, one `Vec` a chunk, into parameters by name.
+    pub fn split(&self, buffers: &[Vec<f32>]) -> Vec<(&ParameterSpec, Vec<f32>)> {
+        self.specs
+            .iter()
+            .map(|spec| {
+                let mut values = Vec::with_capacity(len(&spec.shape));
+                for window in self.windows.get(&spec.name).into_iter().flatten() {
+                    let end = window.start + window.weight.len();
+                    values.extend_from_slice(&buffers[window.chunk][window.start..end]);
+                }
+                (spec, values)
+            })
+            .collect()
+    }
+
+    /// Reads one kind of tensor of every chunk.
+    ///
+    /// # Errors
+    ///
+    /// What reading a tensor refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(&self, gpu: &Gpu, of: impl Fn(&Chunk) -> &Tensor) -> Result<Vec<Vec<f32>>> {
+        self.chunks
+            .iter()
+            .map(|chunk| of(chunk).read(gpu))
+            .collect()
+    }
+
+    /// Reads every weight, by name, in the order of [`Parameters::specs`].
+    ///
+    /// # Errors
+    ///
+    /// What reading a tensor refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_weights(&self, gpu: &Gpu) -> Result<Vec<(&ParameterSpec, Vec<f32>)>> {
+        Ok(self.split(&self.read(gpu, |chunk| &chunk.weights)?))
+    }
+
+    /// Reads every gradient, by name, in the order of [`Parameters::specs`].
+    ///
+    /// # Errors
+    ///
+    /// What reading a tensor refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_gradients(&self, gpu: &Gpu) -> Result<Vec<(&ParameterSpec, Vec<f32>)>> {
+        Ok(self.split(&self.read(gpu, |chunk| &chunk.gradients)?))
+    }
+}
+
+fn len(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// Decides which window of which parameter goes where: those with weight decay first.
+fn place(specs: &[ParameterSpec], capacity: usize) -> Result<(Vec<Placement>, Vec<ChunkPlan>)> {
+    let mut placements = Vec::new();
+    let mut chunks = vec![ChunkPlan::default()];
+    for decay in [true, false] {
+        for (index, spec) in specs.iter().enumerate().filter(|(_, s)| s.decay == decay) {
+            let row = len(&spec.shape[1..]).max(1);
+            if row > capacity {
+                return Err(Error::Limit {
+                    what: spec.name.clone(),
+                    needed: row as u64 * 4,
+                    limit_name: "maxStorageBufferBindingSize",
+                    limit: capacity as u64 * 4,
+                    hint: "use a narrower model",
+                });
+            }
+            let mut first_row = 0;
+            while first_row < spec.shape[0] {
+                let rows = (spec.shape[0] - first_row).min(capacity / row);
+                let padded = (rows * row).next_multiple_of(ALIGN);
+                let last = chunks.len() - 1;
+                if chunks[last].len + padded > capacity {
+                    chunks.push(ChunkPlan::default());
+                }
+                let chunk = chunks.len() - 1;
+                placements.push(Placement {
+                    spec: index,
+                    first_row,
+                    rows,
+                    chunk,
+                    start: chunks[chunk].len,
+                });
+                chunks[chunk].len += padded;
+                if decay {
+                    chunks[chunk].decayed = chunks[chunk].len;
+                }
+                first_row += rows;
+            }
+        }
+    }
+    Ok((placements, chunks))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn specs(sizes: &[(usize, usize, bool)]) -> Vec<ParameterSpec> {
+        sizes
+            .iter()
+            .enumerate()
+            .map(|(i, &(rows, cols, decay))| ParameterSpec {
+                name: format!("p{i}"),
+                shape: vec![rows, cols],
+                decay,
+                init: Init::Zeros,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_table_over_the_limit_is_split_by_rows_and_none_is_lost() {
+        let (placed, chunks) = place(&specs(&[(100, 10, true), (3, 7, false)]), 256).unwrap();
+        let table: Vec<_> = placed.iter().filter(|p| p.spec == 0).collect();
+        assert_eq!(table.iter().map(|p| p.rows).sum::<usize>(), 100);
+        assert!(
+            table
+                .windows(2)
+                .all(|w| w[0].first_row + w[0].rows == w[1].first_row)
+        );
+        assert!(chunks.iter().all(|c| c.len <= 256 && c.decayed <= c.len));
+        assert!(placed.iter().all(|p| p.start.is_multiple_of(ALIGN)));
+    }
+
+    #[test]
+    fn decay_ends_at_one_place_in_each_buffer() {
+        let sizes = [(1, 64, false), (2, 64, true), (1, 64, false), (1, 10, true)];
+        let (placed, chunks) = place(&specs(&sizes), 1024).unwrap();
+        assert_eq!(
+            (chunks.len(), chunks[0].decayed, chunks[0].len),
+            (1, 192, 320)
+        );
+        for p in &placed {
+            assert_eq!(sizes[p.spec].2, p.start < 192);
+        }
+    }
+
+    #[test]
+    fn a_row_over_the_limit_is_refused_by_name() {
+        let error = place(&specs(&[(2, 300, true)]), 256)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("p0"), "{error}");
+    }
+}
