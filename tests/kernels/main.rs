@@ -1,6 +1,16 @@
 //! Every kernel on the device in hand, against the float64 reference.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
 mod cases;
+mod cross_entropy;
 mod gpu;
 mod matmul;
+mod numerics;
+mod optim;
+mod pairwise_loss;
 mod plan;
+mod pooled_head;
