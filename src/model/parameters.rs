@@ -421,7 +421,12 @@ fn place(specs: &[ParameterSpec], capacity: usize) -> Result<(Vec<Placement>, Ve
             }
             let mut first_row = 0;
             while first_row < spec.shape[0] {
-                let rows = (spec.shape[0] - first_row).min(capacity / row);
+                // Windows that start at a multiple of four rows suit matrix products.
+                let fitting = match capacity / row {
+                    few @ 0..4 => few,
+                    many => many / 4 * 4,
+                };
+                let rows = (spec.shape[0] - first_row).min(fitting);
                 let padded = (rows * row).next_multiple_of(ALIGN);
                 let last = chunks.len() - 1;
                 if chunks[last].len + padded > capacity {

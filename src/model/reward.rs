@@ -6,7 +6,7 @@ use crate::data::{Batch, Capacity};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::METRICS;
 use crate::kernels::nn::cross_entropy::{
-    CrossEntropyBuffers, CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
+    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
@@ -183,23 +183,24 @@ impl RewardModel {
                 first_row: window.first_row,
             })
             .collect();
-        let buffers = CrossEntropyBuffers::new(
-            &self.gpu,
-            self.batch.capacity.targets,
-            TARGET_CHUNK.min(self.batch.capacity.targets),
-            self.config.vocab_size,
-            self.config.n_embd,
-        )?;
+        let (width, targets) = (self.config.n_embd, self.batch.capacity.targets);
+        let chunk = TARGET_CHUNK.min(targets);
+        let vocabulary = self.config.vocab_size.next_multiple_of(4);
+        let scratch = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(&self.gpu, label, shape);
+        let logprobs = scratch("logprobs", &[targets])?;
         let counts = Some(&self.batch.counts);
         cross_entropy(
             &mut plan,
             &CrossEntropyIo {
                 hidden: self.trunk.hidden(),
-                head: &windows,
+                head_windows: &windows,
                 targets: &self.batch.targets,
-                buffers: &buffers,
+                gathered: &scratch("gathered", &[chunk, width])?,
+                logits: &scratch("logits", &[chunk, vocabulary])?,
+                logprobs: &logprobs,
                 gradients: Some(CrossEntropyGradients {
                     target_lists: &self.batch.target_lists.lists,
+                    dgathered: &scratch("d gathered", &[targets, width])?,
                     dhidden: self.trunk.hidden_gradient()?,
                 }),
                 counts,
@@ -210,7 +211,7 @@ impl RewardModel {
             &mut plan,
             &CrossEntropyStatisticsIo {
                 targets: &self.batch.targets,
-                logprobs: &buffers.logprobs,
+                logprobs: &logprobs,
                 metrics: &self.metrics,
                 counts,
             },

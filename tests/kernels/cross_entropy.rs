@@ -5,7 +5,7 @@ use prefgrad::check::values;
 use prefgrad::data::batch::{NONE, RowList, Target};
 use prefgrad::kernels::Size;
 use prefgrad::kernels::nn::cross_entropy::{
-    CrossEntropyBuffers, CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
+    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
 use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use prefgrad::reference::gradient::numerical_gradient;
@@ -13,7 +13,8 @@ use prefgrad::reference::nn::cross_entropy as reference;
 use prefgrad::reference::nn::matmul as reference_matmul;
 use prefgrad::{Error, Gpu, Plan, Tensor};
 
-use crate::gpu::{assert_close, gpu, gpu_without_subgroups};
+use crate::compare::assert_close;
+use crate::gpu::{gpu, gpu_without_subgroups};
 use crate::support::golden::cases;
 
 struct Setup {
@@ -24,7 +25,10 @@ struct Setup {
     dhidden: Tensor,
     /// Weight, gradient and first row of each window.
     windows: Vec<(Tensor, Tensor, usize)>,
-    buffers: CrossEntropyBuffers,
+    gathered: Tensor,
+    logits: Tensor,
+    logprobs: Tensor,
+    dgathered: Tensor,
 }
 
 impl Setup {
@@ -61,14 +65,18 @@ impl Setup {
             first_row += rows;
         }
         let n = targets.len();
+        let zeros = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(gpu, label, shape).unwrap();
         Self {
             gpu: gpu.clone(),
             hidden: Tensor::from_slice(gpu, "hidden", &[tokens, width], hidden).unwrap(),
             targets: Tensor::from_slice(gpu, "targets", &[n], targets).unwrap(),
             lists: Tensor::from_slice(gpu, "lists", &[lists.len()], &lists).unwrap(),
-            dhidden: Tensor::zeros::<f32>(gpu, "dhidden", &[tokens, width]).unwrap(),
+            dhidden: zeros("dhidden", &[tokens, width]),
             windows: parts,
-            buffers: CrossEntropyBuffers::new(gpu, n, chunk, vocab, width).unwrap(),
+            gathered: zeros("gathered", &[chunk, width]),
+            logits: zeros("logits", &[chunk, vocab.next_multiple_of(4)]),
+            logprobs: zeros("logprobs", &[n]),
+            dgathered: zeros("dgathered", &[n, width]),
         }
     }
 
@@ -86,11 +94,14 @@ impl Setup {
     fn push_with(&self, plan: &mut Plan, head: &[HeadWindow<'_>], scale: f32) -> Result<(), Error> {
         let io = CrossEntropyIo {
             hidden: &self.hidden,
-            head,
+            head_windows: head,
             targets: &self.targets,
-            buffers: &self.buffers,
+            gathered: &self.gathered,
+            logits: &self.logits,
+            logprobs: &self.logprobs,
             gradients: Some(CrossEntropyGradients {
                 target_lists: &self.lists,
+                dgathered: &self.dgathered,
                 dhidden: &self.dhidden,
             }),
             counts: None,
@@ -166,7 +177,7 @@ fn equals_pytorch() {
             let sizes = (&[vocab][..], targets.len());
             let setup = Setup::new(gpu, &logits.f32(), &identity, &targets, sizes);
             setup.run(1.0);
-            let logprobs = setup.read(&setup.buffers.logprobs);
+            let logprobs = setup.read(&setup.logprobs);
             assert_close(&case.name, &logprobs, &case.output("logp").f64());
             let dlogits = setup.read(&setup.dhidden);
             assert_close(&case.name, &dlogits, &case.gradient("logits").f64());
@@ -241,7 +252,7 @@ fn confident_predictions_keep_their_digits() {
             let others = wide(&head[1..]).into_iter();
             let odds: Vec<f64> = others.map(|z| (z - f64::from(lead)).exp()).collect();
             let rest: f64 = odds.iter().sum();
-            let logprobs = setup.read(&setup.buffers.logprobs);
+            let logprobs = setup.read(&setup.logprobs);
             // The exponential's own error grows with its argument.
             let error = (f64::from(logprobs[0]) / -rest.ln_1p() - 1.0).abs();
             assert!(error < 1e-5, "{lead}: {error:e}");
@@ -264,7 +275,7 @@ fn windows_and_chunks_change_nothing_but_rounding() {
         let setup = Setup::new(gpu(), &hidden, &head, &targets, (windows, chunk));
         setup.run(0.5);
         [
-            setup.read(&setup.buffers.logprobs),
+            setup.read(&setup.logprobs),
             setup.read(&setup.dhidden),
             setup.dhead(),
         ]
@@ -319,11 +330,11 @@ fn what_does_not_fit_is_refused() {
     assert!(error.to_string().contains("logits"), "{error}");
     let error = setup.push_with(&mut plan, &[], 1.0).unwrap_err();
     assert!(error.to_string().contains("no rows"), "{error}");
-    let buffers = CrossEntropyBuffers::to_evaluate(gpu(), 7, 4, 7, 4).unwrap();
-    let evaluating = Setup { buffers, ..setup };
-    let error = evaluating
-        .push_with(&mut plan, &evaluating.head(), 1.0)
-        .unwrap_err();
-    assert!(error.to_string().contains("evaluations"), "{error}");
+    let setup = Setup {
+        dgathered: setup.gathered.clone(),
+        ..setup
+    };
+    let error = setup.push_with(&mut plan, &setup.head(), 1.0).unwrap_err();
+    assert!(error.to_string().contains("dgathered"), "{error}");
     assert!(plan.is_empty());
 }

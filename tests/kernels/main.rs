@@ -6,6 +6,7 @@
 mod support;
 
 mod cases;
+mod compare;
 mod cross_entropy;
 mod gpu;
 mod matmul;

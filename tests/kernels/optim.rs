@@ -5,7 +5,8 @@ use prefgrad::kernels::optim::adamw::{AdamWHyper, AdamWIo, AdamWOptions, adamw};
 use prefgrad::kernels::optim::grad_norm::{GradNormIo, grad_norm, partial_rows};
 use prefgrad::{Plan, Tensor};
 
-use crate::gpu::{assert_close, bits, gpu};
+use crate::compare::{assert_close, bits};
+use crate::gpu::gpu;
 use crate::support::golden::{Case, cases};
 
 /// Every parameter starts at a multiple of 64 elements, as a model's do.

@@ -10,7 +10,8 @@ use prefgrad::kernels::preference::pairwise_loss::{
 use prefgrad::reference::preference::pairwise_loss as reference;
 use prefgrad::{Error, Plan, Tensor};
 
-use crate::gpu::{assert_close, bits, gpu};
+use crate::compare::{assert_close, bits};
+use crate::gpu::gpu;
 use crate::support::golden::cases;
 
 const PLAIN: Pair = Pair {

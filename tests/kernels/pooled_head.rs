@@ -13,7 +13,8 @@ use prefgrad::reference::preference::pairwise_loss as reference_loss;
 use prefgrad::reference::preference::pooled_head as reference;
 use prefgrad::{Error, Plan, Tensor};
 
-use crate::gpu::{assert_close, bits, gpu};
+use crate::compare::{assert_close, bits};
+use crate::gpu::gpu;
 use crate::support::golden::cases;
 
 struct Setup {

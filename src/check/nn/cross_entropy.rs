@@ -7,7 +7,7 @@ use crate::data::batch::{Counts, NONE, RowList, Target};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::METRICS;
 use crate::kernels::nn::cross_entropy::{
-    CrossEntropyBuffers, CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
+    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
@@ -231,18 +231,13 @@ impl Build {
         targets_tensor.write(&gpu, &self.live_targets)?;
         let trial = &mut self.trial;
         let hidden = trial.input("hidden", &[tokens, width], &self.hidden)?;
-        let buffers = CrossEntropyBuffers {
-            gathered: trial.overwritten("gathered", &[chunk, width])?,
-            logits: trial.overwritten("logits", &[chunk, vocab.next_multiple_of(4)])?,
-            logprobs: trial.output("logprobs", &[targets], &vec![7.0; targets])?,
-            dgathered: match backward {
-                true => Some(trial.overwritten("dgathered", &[targets, width])?),
-                false => None,
-            },
-        };
+        let gathered = trial.overwritten("gathered", &[chunk, width])?;
+        let logits = trial.overwritten("logits", &[chunk, vocab.next_multiple_of(4)])?;
+        let logprobs = trial.output("logprobs", &[targets], &vec![7.0; targets])?;
+        let dgathered = trial.overwritten("dgathered", &[targets, width])?;
         let dhidden = trial.output("dhidden", &[tokens, width], &vec![7.0; tokens * width])?;
         let metrics = trial.output("metrics", &[2, METRICS], &[-5.0; 2 * METRICS])?;
-        let head: Vec<HeadWindow<'_>> = self
+        let head_windows: Vec<HeadWindow<'_>> = self
             .windows
             .iter()
             .map(|window| HeadWindow {
@@ -253,11 +248,14 @@ impl Build {
             .collect();
         let io = CrossEntropyIo {
             hidden: &hidden,
-            head: &head,
+            head_windows: &head_windows,
             targets: &targets_tensor,
-            buffers: &buffers,
+            gathered: &gathered,
+            logits: &logits,
+            logprobs: &logprobs,
             gradients: backward.then_some(CrossEntropyGradients {
                 target_lists: &target_lists,
+                dgathered: &dgathered,
                 dhidden: &dhidden,
             }),
             counts,
@@ -265,12 +263,12 @@ impl Build {
         cross_entropy(&mut trial.plan, &io, SCALE)?;
         let io = CrossEntropyStatisticsIo {
             targets: &targets_tensor,
-            logprobs: &buffers.logprobs,
+            logprobs: &logprobs,
             metrics: &metrics,
             counts,
         };
         cross_entropy_statistics(&mut trial.plan, &io, SCALE)?;
-        self.expect(&buffers.logprobs, &dhidden, &metrics)?;
+        self.expect(&logprobs, &dhidden, &metrics)?;
         Ok(self.trial)
     }
 

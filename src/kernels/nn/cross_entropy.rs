@@ -4,7 +4,7 @@
 use super::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use super::zero_rows::zero_rows;
 use crate::data::batch::{RowList, Target};
-use crate::gpu::{Binding, Const, Cost, Dispatch, Gpu, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Const, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
 use crate::kernels::{
     Count, DISPATCH, NUMERICS, Size, counts_lib, expect_shape, lib, shader, to_u32,
 };
@@ -37,66 +37,13 @@ pub struct HeadWindow<'a> {
     pub first_row: usize,
 }
 
-/// Scratch of [`cross_entropy`] and its result a target.
-#[derive(Debug, Clone)]
-pub struct CrossEntropyBuffers {
-    /// (chunk, C); its rows say how many targets are worked on at a time.
-    pub gathered: Tensor,
-    /// (chunk, V rounded up to a multiple of 4).
-    pub logits: Tensor,
-    /// (N), written: the log-probability of each target's token, without weight or scale.
-    pub logprobs: Tensor,
-    /// (N, C): the gradient of each target's hidden row; `None` for evaluations.
-    pub dgathered: Option<Tensor>,
-}
-
-impl CrossEntropyBuffers {
-    /// For `targets` targets, `chunk` at a time, with a head of `vocab` rows of `width`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tensor::zeros`].
-    pub fn new(
-        gpu: &Gpu,
-        targets: usize,
-        chunk: usize,
-        vocab: usize,
-        width: usize,
-    ) -> Result<Self> {
-        let dgathered = Tensor::zeros::<f32>(gpu, "d gathered", &[targets, width])?;
-        Ok(Self {
-            dgathered: Some(dgathered),
-            ..Self::to_evaluate(gpu, targets, chunk, vocab, width)?
-        })
-    }
-
-    /// As [`CrossEntropyBuffers::new`], without what only gradients need.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tensor::zeros`].
-    pub fn to_evaluate(
-        gpu: &Gpu,
-        targets: usize,
-        chunk: usize,
-        vocab: usize,
-        width: usize,
-    ) -> Result<Self> {
-        let zeros = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(gpu, label, shape);
-        Ok(Self {
-            gathered: zeros("gathered hidden rows", &[chunk, width])?,
-            logits: zeros("logits", &[chunk, vocab.next_multiple_of(4)])?,
-            logprobs: zeros("logprobs", &[targets])?,
-            dgathered: None,
-        })
-    }
-}
-
 /// What the gradients need besides [`CrossEntropyIo`].
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyGradients<'a> {
     /// (L), of [`RowList`]: one for each row with targets, its targets `start..end`.
     pub target_lists: &'a Tensor,
+    /// (N, C), scratch: the gradient of each target's hidden row.
+    pub dgathered: &'a Tensor,
     /// (T, C), written: zero in rows without targets.
     pub dhidden: &'a Tensor,
 }
@@ -107,11 +54,15 @@ pub struct CrossEntropyIo<'a> {
     /// (T, C), after the model's last normalisation.
     pub hidden: &'a Tensor,
     /// The head, in windows that follow one another from token 0 on; V rows together.
-    pub head: &'a [HeadWindow<'a>],
+    pub head_windows: &'a [HeadWindow<'a>],
     /// (N), of [`Target`], sorted by row; every token under V.
     pub targets: &'a Tensor,
-    /// Scratch, and the log-probability of each target.
-    pub buffers: &'a CrossEntropyBuffers,
+    /// (chunk, C), scratch; its rows say how many targets are worked on at a time.
+    pub gathered: &'a Tensor,
+    /// (chunk, V rounded up to a multiple of 4), scratch.
+    pub logits: &'a Tensor,
+    /// (N), written: the log-probability of each target's token, without weight or scale.
+    pub logprobs: &'a Tensor,
     /// The gradients; `None` for an evaluation.
     pub gradients: Option<CrossEntropyGradients<'a>>,
     /// The batch's counts: how many targets, lists and tokens are live, and `target_scale`.
@@ -189,8 +140,8 @@ pub fn cross_entropy(plan: &mut Plan, io: &CrossEntropyIo<'_>, target_scale: f32
         push_gather(plan, io, &shape, chunk)?;
         push_logits(plan, io, &shape, chunk)?;
         push_softmax(plan, io, &shape, chunk, target_scale)?;
-        if io.gradients.is_some() {
-            push_gradients(plan, io, &shape, chunk)?;
+        if let Some(gradients) = &io.gradients {
+            push_gradients(plan, io, gradients, &shape, chunk)?;
         }
     }
     match &io.gradients {
@@ -200,14 +151,14 @@ pub fn cross_entropy(plan: &mut Plan, io: &CrossEntropyIo<'_>, target_scale: f32
 }
 
 fn check(io: &CrossEntropyIo<'_>) -> Result<Shape> {
-    let [chunk, width] = *io.buffers.gathered.shape() else {
+    let [chunk, width] = *io.gathered.shape() else {
         return Err(Error::shape(OP, "gathered must be a matrix"));
     };
     if chunk == 0 || width == 0 {
         return Err(Error::shape(OP, "gathered is empty"));
     }
     let mut vocab = 0;
-    for window in io.head {
+    for window in io.head_windows {
         let rows = window.weight.len() / width;
         expect_shape::<f32>(OP, "head weight", window.weight, &[rows, width])?;
         if let Some(dweight) = window.dweight {
@@ -231,24 +182,19 @@ fn check(io: &CrossEntropyIo<'_>) -> Result<Shape> {
         targets: io.targets.len(),
         chunk,
     };
-    expect_shape::<f32>(OP, "gathered", &io.buffers.gathered, &[chunk, width])?;
-    expect_shape::<f32>(OP, "logits", &io.buffers.logits, &[chunk, shape.stride()])?;
+    expect_shape::<f32>(OP, "gathered", io.gathered, &[chunk, width])?;
+    expect_shape::<f32>(OP, "logits", io.logits, &[chunk, shape.stride()])?;
     expect_shape::<Target>(OP, "targets", io.targets, &[shape.targets])?;
-    expect_shape::<f32>(OP, "logprobs", &io.buffers.logprobs, &[shape.targets])?;
+    expect_shape::<f32>(OP, "logprobs", io.logprobs, &[shape.targets])?;
     let tokens = io.hidden.len() / width;
     expect_shape::<f32>(OP, "hidden", io.hidden, &[tokens, width])?;
     if let Some(gradients) = &io.gradients {
-        let lists = gradients.target_lists;
-        expect_shape::<f32>(OP, "dgathered", dgathered(io)?, &[shape.targets, width])?;
+        let (dgathered, lists) = (gradients.dgathered, gradients.target_lists);
+        expect_shape::<f32>(OP, "dgathered", dgathered, &[shape.targets, width])?;
         expect_shape::<f32>(OP, "dhidden", gradients.dhidden, &[tokens, width])?;
         expect_shape::<RowList>(OP, "target_lists", lists, &[lists.len()])?;
     }
     Ok(shape)
-}
-
-fn dgathered<'a>(io: &CrossEntropyIo<'a>) -> Result<&'a Tensor> {
-    let dgathered = io.buffers.dgathered.as_ref();
-    dgathered.ok_or_else(|| Error::shape(OP, "buffers made for evaluations hold no gradients"))
 }
 
 fn push_gather(
@@ -266,7 +212,7 @@ fn push_gather(
     let bindings = vec![
         Binding::read(2, io.targets),
         Binding::read(3, io.hidden),
-        Binding::write(4, &io.buffers.gathered),
+        Binding::write(4, io.gathered),
     ];
     push_rows(
         plan,
@@ -292,7 +238,7 @@ fn push_scatter(
     };
     let bindings = vec![
         Binding::read(5, gradients.target_lists),
-        Binding::read(6, dgathered(io)?),
+        Binding::read(6, gradients.dgathered),
         Binding::write(7, gradients.dhidden),
     ];
     push_rows(
@@ -338,13 +284,13 @@ fn push_logits(
     shape: &Shape,
     chunk: Chunk,
 ) -> Result<()> {
-    for window in io.head {
+    for window in io.head_windows {
         matmul(
             plan,
             &MatmulIo {
-                a: Matrix::whole(&io.buffers.gathered),
+                a: Matrix::whole(io.gathered),
                 b: Matrix::whole(window.weight),
-                out: Matrix::from_column(&io.buffers.logits, window.first_row),
+                out: Matrix::from_column(io.logits, window.first_row),
                 epilogue: Epilogue::Store,
                 counts: io.counts,
             },
@@ -378,8 +324,8 @@ fn push_softmax(
     let (live, counts) = counts_lib(OP, io.counts)?;
     let mut bindings = vec![
         Binding::read(2, io.targets),
-        Binding::write(3, &io.buffers.logits),
-        Binding::write(4, &io.buffers.logprobs),
+        Binding::write(3, io.logits),
+        Binding::write(4, io.logprobs),
     ];
     bindings.extend(counts);
     let (shader, rows_per_group) = if plan.gpu().subgroups() {
@@ -411,14 +357,15 @@ fn push_softmax(
 fn push_gradients(
     plan: &mut Plan,
     io: &CrossEntropyIo<'_>,
+    gradients: &CrossEntropyGradients<'_>,
     shape: &Shape,
     chunk: Chunk,
 ) -> Result<()> {
-    for (index, window) in io.head.iter().enumerate() {
+    for (index, window) in io.head_windows.iter().enumerate() {
         let rows = window.weight.len() / shape.width;
-        let dlogits = Matrix::from_column(&io.buffers.logits, window.first_row);
+        let dlogits = Matrix::from_column(io.logits, window.first_row);
         let out = Matrix {
-            tensor: dgathered(io)?,
+            tensor: gradients.dgathered,
             offset: chunk.start * shape.width,
             stride: shape.width,
         };
@@ -446,7 +393,7 @@ fn push_gradients(
         };
         let product = MatmulIo {
             a: dlogits,
-            b: Matrix::whole(&io.buffers.gathered),
+            b: Matrix::whole(io.gathered),
             out: Matrix::whole(dweight),
             epilogue: Epilogue::Add,
             counts: io.counts,
