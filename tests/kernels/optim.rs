@@ -188,6 +188,33 @@ fn a_norm_over_the_largest_float_skips_the_step() {
 }
 
 #[test]
+fn moments_that_have_decayed_to_next_to_nothing_become_zero() {
+    let options = AdamWOptions {
+        lr: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
+    let setup = Setup::new(8);
+    let m = [9e-31, -9e-31, 1e-40, -1e-45, 2e-30, -2e-30, 0.0, 1.0];
+    let v = [9e-36, 1e-40, 1e-45, 0.0, 2e-35, 1e-30, 0.0, 1.0];
+    setup.m.write(gpu(), &m).unwrap();
+    setup.v.write(gpu(), &v).unwrap();
+    setup.step(&setup.plan(None, 0), &options, 5, &[0.0; 8]);
+    let kept = |values: Vec<f32>| values.iter().map(|&x| x != 0.0).collect::<Vec<_>>();
+    let (none, some) = (false, true);
+    assert_eq!(
+        kept(read(&setup.m)),
+        [none, none, none, none, some, some, none, some]
+    );
+    assert_eq!(
+        kept(read(&setup.v)),
+        [none, none, none, none, some, some, none, some]
+    );
+}
+
+#[test]
 fn the_same_inputs_give_the_same_bits() {
     let options = AdamWOptions {
         lr: 0.01,
