@@ -1,6 +1,7 @@
 //! Cases of `nn.cross_entropy` and `nn.cross_entropy_statistics`.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, NONE, RowList, Target};
 use crate::gpu::{Gpu, Tensor};
@@ -146,10 +147,6 @@ fn inputs(inputs: Inputs, seed: u64, len: usize, step: f32) -> Vec<f32> {
             .map(|x| x.round() * step)
             .collect(),
     }
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| x.into()).collect()
 }
 
 struct Window {

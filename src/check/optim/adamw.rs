@@ -1,6 +1,7 @@
 //! Cases of `optim.adamw`.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::optim::adamw::{AdamWHyper, AdamWIo, AdamWOptions, adamw};
@@ -118,7 +119,6 @@ fn build(gpu: &Gpu, shape: Shape) -> Result<Trial> {
     };
     adamw(&mut trial.plan, &io, shape.decayed)?;
 
-    let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
     let (mut param, grads) = (wide(&param), wide(&grads));
     let (mut m, mut v) = (wide(&m), wide(&v));
     let bound = if shape.finite { BOUND } else { 0.0 };

@@ -1,6 +1,7 @@
 //! Cases of `preference.pooled_head`.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Answer, Counts, RowList};
 use crate::gpu::{Gpu, Tensor};
@@ -106,10 +107,6 @@ fn lists(pooled_rows: &[u32]) -> (Vec<RowList>, Vec<u32>) {
         }
     }
     (lists, rows)
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| x.into()).collect()
 }
 
 fn build(gpu: &Gpu, shape: Shape) -> Result<Trial> {
