@@ -8,6 +8,6 @@ pub mod hf_tokenizer;
 pub mod metrics;
 pub mod plot;
 pub mod progress;
-pub mod statistics;
 pub mod report;
+pub mod statistics;
 pub mod training;

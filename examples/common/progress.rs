@@ -40,7 +40,7 @@ impl Progress {
     pub fn new(phase: &str, steps_done: u64, steps_total: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(steps_total), ProgressDrawTarget::stderr());
         // The template is a constant; if indicatif ever refuses it, its default still shows progress.
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {wide_msg}") {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_prefix(phase.to_owned());

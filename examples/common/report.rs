@@ -45,9 +45,10 @@ impl Report {
             .iter()
             .zip(rewards)
             .flat_map(|(record, rewards)| {
-                record.preferences.iter().map(|p| {
-                    f64::from(rewards[p.chosen]) - f64::from(rewards[p.rejected])
-                })
+                record
+                    .preferences
+                    .iter()
+                    .map(|p| f64::from(rewards[p.chosen]) - f64::from(rewards[p.rejected]))
             })
             .collect();
         let lengths: Vec<f64> = held_out
@@ -82,7 +83,10 @@ impl Report {
         row("  bag of words", self.bag_of_words.to_string());
         row(
             "calibration error",
-            format!("{:.3} (0: as sure as it is right)", self.calibration.expected_error),
+            format!(
+                "{:.3} (0: as sure as it is right)",
+                self.calibration.expected_error
+            ),
         );
         let correlation = match self.length_correlation {
             Some(value) => format!("{value:+.2} (0: no length bias)"),
@@ -98,9 +102,7 @@ impl Report {
     ///
     /// A file cannot be written.
     pub fn write(&self, folder: &Path, title: &str) -> Result<()> {
-        let proportion = |p: &Proportion| {
-            json!({"value": p.value, "low": p.low, "high": p.high, "pairs": p.total})
-        };
+        let proportion = |p: &Proportion| json!({"value": p.value, "low": p.low, "high": p.high, "pairs": p.total});
         let json = json!({
             "held_out_accuracy": proportion(&self.model),
             "longer_answer": proportion(&self.longer),

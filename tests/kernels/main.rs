@@ -6,10 +6,10 @@
 mod support;
 
 mod cases;
-mod embedding;
-mod gelu;
 mod compare;
 mod cross_entropy;
+mod embedding;
+mod gelu;
 mod gpu;
 mod layer_norm;
 mod matmul;
@@ -17,6 +17,6 @@ mod numerics;
 mod optim;
 mod pairwise_loss;
 mod plan;
+mod pooled_head;
 mod statistic;
 mod tools;
-mod pooled_head;
