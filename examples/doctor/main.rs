@@ -176,7 +176,7 @@ fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
 
 fn new_table(header: [&str; 5]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header);
     for column in [2, 3] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::shader::{Pipeline, PipelineKey};
+use super::shader::{CompiledShader, Pipeline, PipelineKey};
 use crate::{Error, Result};
 
 /// What a [`Gpu`] may use; each switch is for comparison, the default takes what the device has.
@@ -238,6 +238,14 @@ impl Gpu {
                 detail,
             }),
         }
+    }
+
+    /// Every shader variant compiled for this device so far, by name and text.
+    pub fn compiled(&self) -> Vec<CompiledShader> {
+        let pipelines = lock(&self.inner.pipelines);
+        let mut all: Vec<CompiledShader> = pipelines.values().map(|p| p.compiled.clone()).collect();
+        all.sort_by(|a, b| (a.name, &a.entry, &a.wgsl).cmp(&(b.name, &b.entry, &b.wgsl)));
+        all
     }
 
     pub(super) fn pipeline(

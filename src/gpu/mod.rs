@@ -9,5 +9,5 @@ mod tensor;
 pub use device::{Gpu, GpuOptions};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
 pub use profile::{Profile, ProfileRow};
-pub use shader::{Capability, Const, Lib, Shader, Variant};
+pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};
 pub use tensor::{Element, Tensor};

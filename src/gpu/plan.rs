@@ -157,9 +157,12 @@ impl Plan {
                 }),
             });
         }
-        let pipeline = dispatch
-            .shader
-            .pipeline(&self.gpu, &dispatch.variant, &slots)?;
+        let pipeline = dispatch.shader.pipeline(
+            &self.gpu,
+            &dispatch.variant,
+            &slots,
+            dispatch.params.len(),
+        )?;
         let bind_group = self
             .gpu
             .guarded(wgpu::ErrorFilter::Validation, || {

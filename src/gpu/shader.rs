@@ -94,6 +94,7 @@ impl Shader {
         gpu: &Gpu,
         variant: &Variant<'_>,
         slots: &[(u32, Access)],
+        params_size: usize,
     ) -> Result<std::sync::Arc<Pipeline>> {
         if self.capability == Capability::Subgroups && !gpu.subgroups() {
             return Err(Error::Shader {
@@ -104,7 +105,7 @@ impl Shader {
         }
         gpu.pipeline(self.key(variant, slots), || {
             gpu.guarded(wgpu::ErrorFilter::Validation, || {
-                self.compile(gpu, variant, slots)
+                self.compile(gpu, variant, slots, params_size)
             })
             .map_err(|detail| Error::Shader {
                 shader: format!("{}.{}", self.name, variant.entry),
@@ -113,7 +114,13 @@ impl Shader {
         })
     }
 
-    fn compile(&self, gpu: &Gpu, variant: &Variant<'_>, slots: &[(u32, Access)]) -> Pipeline {
+    fn compile(
+        &self,
+        gpu: &Gpu,
+        variant: &Variant<'_>,
+        slots: &[(u32, Access)],
+        params_size: usize,
+    ) -> Pipeline {
         let device = gpu.device();
         let label = format!("{}.{}", self.name, variant.entry);
         let text = if cfg!(target_arch = "wasm32") {
@@ -157,14 +164,43 @@ impl Shader {
             },
             cache: None,
         });
-        Pipeline { pipeline, layout }
+        Pipeline {
+            compiled: CompiledShader {
+                name: self.name,
+                entry: variant.entry.to_owned(),
+                capability: self.capability,
+                wgsl: self.wgsl(variant),
+                bindings: slots.to_vec(),
+                params_size,
+            },
+            pipeline,
+            layout,
+        }
     }
+}
+
+/// A shader variant that a [`Gpu`] has compiled, and how it is bound.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompiledShader {
+    /// The kernel, as in `nn.matmul`.
+    pub name: &'static str,
+    /// The entry point.
+    pub entry: String,
+    /// What the text needs beyond core WebGPU.
+    pub capability: Capability,
+    /// The complete text, as [`Shader::wgsl`] gives it.
+    pub wgsl: String,
+    /// Binding numbers of group 0 and their use.
+    pub bindings: Vec<(u32, Access)>,
+    /// The size in bytes of the parameter struct at binding 0; 0 without one.
+    pub params_size: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PipelineKey(String);
 
 pub(super) struct Pipeline {
+    pub(super) compiled: CompiledShader,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) layout: wgpu::BindGroupLayout,
 }
