@@ -1,5 +1,5 @@
-// Gradients of the keys and values of attention, as attention_dkv.wgsl computes them, for devices
-// on which a broadcast inside a subgroup is cheaper than a load that all lanes share.
+// Gradients of the keys and values of attention, as attention_dkv.wgsl computes them, for software
+// drivers, where a broadcast inside a subgroup is cheaper than a load that all lanes share.
 //
 // Bindings: 0 params, 1 counts, 2 qkv (T, (H + 2G) D, read), 3 segments (read), 4 tiles (read),
 // 5 dout (T, H D, read), 6 lse (T, H, read), 7 delta (T, H, read), 8 dqkv (T, (H + 2G) D, the key
@@ -69,10 +69,10 @@ fn attention_dkv_subgroup(
                 let o = dout[dout_start + d];
                 own_query[d] = q;
                 own_dout[d] = o;
-                low += k[d] * broadcast_low(q);
-                high += k[d] * broadcast_high(q);
-                dlow += v[d] * broadcast_low(o);
-                dhigh += v[d] * broadcast_high(o);
+                low = dots(low, k[d], broadcast_low(q));
+                high = dots(high, k[d], broadcast_high(q));
+                dlow = dots(dlow, v[d], broadcast_low(o));
+                dhigh = dots(dhigh, v[d], broadcast_high(o));
             }
             let t = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
             let u = t + vec4<u32>(4u);

@@ -1,5 +1,5 @@
-// Gradient of the queries of attention, as attention_dq.wgsl computes it, for devices on which a
-// broadcast inside a subgroup is cheaper than a load that all lanes share.
+// Gradient of the queries of attention, as attention_dq.wgsl computes it, for software
+// drivers, where a broadcast inside a subgroup is cheaper than a load that all lanes share.
 //
 // Bindings: 0 params, 1 counts, 2 qkv (T, (H + 2G) D, read), 3 segments (read), 4 tiles (read),
 // 5 out (T, H D, read), 6 dout (T, H D, read), 7 lse (T, H, read), 8 delta (T, H, written),
@@ -44,14 +44,13 @@ fn attention_dq_subgroup(
     var own_key: array<vec4<f32>, WIDTH4>;
     let query_start = query_at(row, head);
     let out_start = out_at(row, head);
-    var products = vec4<f32>(0.0);
+    var row_delta = 0.0;
     for (var d = 0u; d < WIDTH4; d += 1u) {
         query[d] = qkv[query_start + d];
         incoming[d] = dout[out_start + d];
-        products += incoming[d] * out[out_start + d];
+        row_delta = dot_after(row_delta, incoming[d], out[out_start + d]);
         sum[d] = vec4<f32>(0.0);
     }
-    let row_delta = dot(products, vec4<f32>(1.0));
     let row_lse = lse[row * params.heads + head];
     for (var first = 0u; first < keys; first += 8u) {
         let own_row = key_row(segment, min(first + lane % 8u, keys - 1u));
@@ -65,10 +64,10 @@ fn attention_dq_subgroup(
             let k = qkv[key_start + d];
             let v = qkv[value_start + d];
             own_key[d] = k;
-            low += query[d] * broadcast_low(k);
-            high += query[d] * broadcast_high(k);
-            dlow += incoming[d] * broadcast_low(v);
-            dhigh += incoming[d] * broadcast_high(v);
+            low = dots(low, query[d], broadcast_low(k));
+            high = dots(high, query[d], broadcast_high(k));
+            dlow = dots(dlow, incoming[d], broadcast_low(v));
+            dhigh = dots(dhigh, incoming[d], broadcast_high(v));
         }
         let j = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
         let zero = vec4<f32>(0.0);

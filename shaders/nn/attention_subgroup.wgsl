@@ -1,5 +1,5 @@
-// Causal grouped-query attention, forward, as attention.wgsl computes it, for devices on which a
-// broadcast inside a subgroup is cheaper than a load that all lanes share.
+// Causal grouped-query attention, forward, as attention.wgsl computes it, for software drivers,
+// where a broadcast inside a subgroup is cheaper than a load that all lanes share.
 //
 // Bindings: 0 params, 1 counts, 2 qkv (T, (H + 2G) D, read), 3 segments (read), 4 tiles (read),
 // 5 out (T, H D, written), 6 lse (T, H, written).
@@ -67,10 +67,10 @@ fn attention_subgroup(
             let own = qkv[key_start + d];
             let low = broadcast_low(own);
             let high = broadcast_high(own);
-            a_low += query_a[d] * low;
-            a_high += query_a[d] * high;
-            b_low += query_b[d] * low;
-            b_high += query_b[d] * high;
+            a_low = dots(a_low, query_a[d], low);
+            a_high = dots(a_high, query_a[d], high);
+            b_low = dots(b_low, query_b[d], low);
+            b_high = dots(b_high, query_b[d], high);
         }
         let j_low = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
         let j_high = j_low + vec4<u32>(4u);

@@ -162,7 +162,8 @@ struct AttentionParams {
     heads: u32,
     kv_heads: u32,
     scale: f32,
-    pad: [u32; 3],
+    width4: u32,
+    pad: [u32; 2],
 }
 
 impl AttentionParams {
@@ -173,7 +174,8 @@ impl AttentionParams {
             heads: to_u32(OP, sizes.heads.query)?,
             kv_heads: to_u32(OP, sizes.heads.key_value)?,
             scale: (1.0 / (sizes.heads.width as f64).sqrt()) as f32,
-            pad: [0; 3],
+            width4: to_u32(OP, sizes.heads.width / 4)?,
+            pad: [0; 2],
         })
     }
 }
