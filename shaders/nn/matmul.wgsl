@@ -25,7 +25,7 @@ struct Params {
     b_stride: u32,
     out_offset: u32,
     out_stride: u32,
-    pad: u32,
+    start: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -102,8 +102,8 @@ fn matmul(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-    let m = live(params.m, params.m_count);
-    let k = live(params.k, params.k_count);
+    let m = live_from(params.m, params.m_count, params.start);
+    let k = live_from(params.k, params.k_count, params.start);
     let tiles_n = (params.n + 63u) / 64u;
     let tile = linear_workgroup(group, groups);
     let row = (tile / tiles_n) * 64u + local.y * 8u;

@@ -3,7 +3,13 @@
 //! One list serves the tests, the benches and the `doctor` example: each case builds a plan on the
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
+#[cfg(not(target_arch = "wasm32"))]
+pub mod driver;
 pub mod nn;
+mod optim;
+mod preference;
+pub mod reduce;
+mod support;
 mod trial;
 
 pub use trial::{Trial, Verdict, values};
@@ -28,8 +34,10 @@ pub struct Case {
     pub name: String,
     /// What it is for.
     pub purpose: Purpose,
-    build: Box<dyn Fn(&Gpu) -> Result<Trial> + Send + Sync>,
+    build: Box<Build>,
 }
+
+type Build = dyn Fn(&Gpu) -> Result<Trial> + Send + Sync;
 
 impl Case {
     /// A case whose plan `build` makes.
@@ -59,5 +67,9 @@ impl Case {
 
 /// Every case of every kernel.
 pub fn cases() -> Vec<Case> {
-    nn::cases()
+    let mut cases = nn::cases();
+    cases.extend(optim::cases());
+    cases.extend(preference::cases());
+    cases.extend(reduce::cases());
+    cases
 }

@@ -193,6 +193,16 @@ impl Gpu {
         self.inner.timestamps
     }
 
+    /// What decides the last bits of results on this device, for checkpoints.
+    pub fn variants(&self) -> String {
+        let info = self.info();
+        let subgroups = if self.subgroups() { "on" } else { "off" };
+        format!(
+            "{} ({:?}, {}), subgroups {subgroups}",
+            info.name, info.backend, info.driver_info
+        )
+    }
+
     /// Waits until everything submitted so far is done, then reports any fault of the device.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::shader::{Pipeline, Shader, Variant};
+use super::tensor::MIN_BYTES;
 use super::{Gpu, Tensor};
 use crate::{Error, Result};
 
@@ -322,11 +323,11 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// Bindings are 4-byte words at least; an empty tensor binds the 16 bytes its buffer has.
+/// A binding must hold one element, so short tensors bind some of what follows in their buffer.
 fn bound_bytes(tensor: &Tensor) -> u64 {
     tensor
         .bytes()
-        .max(16)
+        .max(MIN_BYTES)
         .min(tensor.buffer().size() - tensor.offset_bytes())
 }
 

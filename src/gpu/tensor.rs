@@ -23,6 +23,9 @@ impl Element for i32 {
     const NAME: &'static str = "i32";
 }
 
+/// The smallest buffer: an empty tensor still needs something to bind, one element at least.
+pub(super) const MIN_BYTES: u64 = 64;
+
 /// A named window of a device buffer: row-major, no gaps.
 ///
 /// Cheap to clone; clones share the buffer.
@@ -63,8 +66,7 @@ impl Tensor {
             .iter()
             .try_fold(size as u64, |n, &dim| n.checked_mul(dim as u64))
             .ok_or_else(|| Error::shape("tensor", format!("`{label}` {shape:?} overflows")))?;
-        // An empty tensor still needs something to bind.
-        let bytes = bytes.max(16);
+        let bytes = bytes.max(MIN_BYTES);
         let limits = gpu.limits();
         let (limit_name, limit) =
             if bound && limits.max_storage_buffer_binding_size < limits.max_buffer_size {
@@ -277,8 +279,8 @@ impl Tensor {
         pollster::block_on(self.read_async(gpu))
     }
 
-    /// [`Tensor::read`] for hosts that must not block; outside browsers the device still has to
-    /// be polled, by [`Gpu::wait`] or by the host, for it to finish.
+    /// [`Tensor::read`] as a future. Outside browsers, where nothing else drives a device, it
+    /// polls the device itself and so blocks until the work submitted before is done.
     ///
     /// # Errors
     ///

@@ -4,7 +4,13 @@
 //! [`Plan`](crate::Plan); nothing is submitted or read back in there. Tensors are passed by name
 //! in a struct that ends in `Io`.
 
+mod metrics;
 pub mod nn;
+pub mod optim;
+pub mod preference;
+pub mod reduce;
+
+pub use metrics::METRICS;
 
 use crate::gpu::{Binding, Lib, Tensor};
 use crate::{Error, Result};
@@ -32,8 +38,27 @@ pub(crate) use shader;
 
 /// How kernels number workgroups that the host folds over three dimensions.
 pub(crate) const DISPATCH: &Lib = lib!("lib.dispatch", "dispatch.wgsl");
+/// Accurate logarithms and the like.
+pub(crate) const NUMERICS: &Lib = lib!("lib.numerics", "numerics.wgsl");
 const LIVE_FIXED: &Lib = lib!("lib.live_fixed", "live_fixed.wgsl");
 const LIVE_COUNTS: &Lib = lib!("lib.live_counts", "live_counts.wgsl");
+
+const COLUMNS_VEC4: &Lib = lib!("lib.columns_vec4", "columns_vec4.wgsl");
+const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
+/// The second of two passes over chunks of rows.
+pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
+/// Rows of one chunk of [`CHUNK_SUMS`].
+pub(crate) const CHUNK_ROWS: usize = 64;
+
+/// How rows of `width` elements are accessed, and how many groups of columns that makes: of four
+/// where the width allows it, of one otherwise.
+pub(crate) fn columns_lib(width: usize) -> (&'static Lib, usize) {
+    if width.is_multiple_of(4) {
+        (COLUMNS_VEC4, width / 4)
+    } else {
+        (COLUMNS_SCALAR, width)
+    }
+}
 
 /// A live size of a batch: a field of its [`Counts`](crate::data::Counts).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +93,8 @@ pub struct Size {
     pub capacity: usize,
     /// The field that holds the live value; `None` if it is always `capacity`.
     pub live: Option<Count>,
+    /// The live value is what the field leaves past this element: that of a part of a list.
+    pub start: usize,
 }
 
 impl Size {
@@ -76,14 +103,21 @@ impl Size {
         Self {
             capacity: size,
             live: None,
+            start: 0,
         }
     }
 
     /// A size of at most `capacity`, read from the batch's counts.
     pub fn live(capacity: usize, field: Count) -> Self {
+        Self::live_from(capacity, field, 0)
+    }
+
+    /// The part of a list from element `start` on, of at most `capacity`.
+    pub fn live_from(capacity: usize, field: Count, start: usize) -> Self {
         Self {
             capacity,
             live: Some(field),
+            start,
         }
     }
 
@@ -109,9 +143,25 @@ pub(crate) fn live_lib<'a>(
 ) -> Result<(&'static Lib, Option<Binding<'a>>)> {
     match (sizes.iter().any(|size| size.live.is_some()), counts) {
         (false, _) => Ok((LIVE_FIXED, None)),
-        (true, Some(counts)) => Ok((LIVE_COUNTS, Some(Binding::uniform(1, counts)))),
+        (true, Some(_)) => counts_lib(op, counts),
         (true, None) => Err(Error::shape(op, "a live size needs the batch's counts")),
     }
+}
+
+/// As [`live_lib`] for kernels all of whose sizes are live where there are counts, and fixed where
+/// there are none.
+pub(crate) fn counts_lib<'a>(
+    op: &'static str,
+    counts: Option<&'a Tensor>,
+) -> Result<(&'static Lib, Option<Binding<'a>>)> {
+    let Some(counts) = counts else {
+        return Ok((LIVE_FIXED, None));
+    };
+    if counts.bytes() != size_of::<crate::data::batch::Counts>() as u64 {
+        let detail = format!("`{}` has {} bytes", counts.label(), counts.bytes());
+        return Err(Error::shape(op, detail + ", counts have 64"));
+    }
+    Ok((LIVE_COUNTS, Some(Binding::uniform(1, counts))))
 }
 
 /// Checks that a tensor has the expected shape and element type.
@@ -129,6 +179,27 @@ pub(crate) fn expect_shape<T: crate::gpu::Element>(
         op,
         format!(
             "{name} is `{}` {:?}, expected {shape:?}",
+            tensor.label(),
+            tensor.shape()
+        ),
+    ))
+}
+
+/// Checks that a scratch tensor holds at least `len` values.
+pub(crate) fn expect_scratch(
+    op: &'static str,
+    name: &str,
+    tensor: &Tensor,
+    len: usize,
+) -> Result<()> {
+    tensor.expect_element::<f32>()?;
+    if tensor.len() >= len {
+        return Ok(());
+    }
+    Err(Error::shape(
+        op,
+        format!(
+            "{name} is `{}` {:?}, expected at least {len} values",
             tensor.label(),
             tensor.shape()
         ),

@@ -83,7 +83,9 @@ impl Gpt2Config {
         }
         let (width, heads) = (self.n_embd, self.n_head);
         if !width.is_multiple_of(heads) {
-            return refuse(format!("n_embd {width} is not a multiple of n_head {heads}"));
+            return refuse(format!(
+                "n_embd {width} is not a multiple of n_head {heads}"
+            ));
         }
         let head = self.head_width();
         if head > 128 || !head.is_multiple_of(4) {
@@ -91,11 +93,17 @@ impl Gpt2Config {
                 "a head is {head} wide (n_embd {width} / n_head {heads}): it must be a multiple of 4, at most 128"
             ));
         }
-        for (name, id) in [("eos_token_id", self.eos_token_id), ("pad_token_id", self.pad_token_id)] {
+        for (name, id) in [
+            ("eos_token_id", self.eos_token_id),
+            ("pad_token_id", self.pad_token_id),
+        ] {
             if let Some(id) = id
                 && id as usize >= self.vocab_size
             {
-                return refuse(format!("{name} {id} is outside vocab_size {}", self.vocab_size));
+                return refuse(format!(
+                    "{name} {id} is outside vocab_size {}",
+                    self.vocab_size
+                ));
             }
         }
         Ok(())
@@ -125,7 +133,9 @@ impl Gpt2Config {
             if let Some(found) = value.get(field)
                 && found.to_string() != expected
             {
-                return Err(refuse(format!("{field} is {found}; only {expected} is implemented")));
+                return Err(refuse(format!(
+                    "{field} is {found}; only {expected} is implemented"
+                )));
             }
         }
         let config: Self =

@@ -1,9 +1,17 @@
 //! A GPT-2 decoder with a scalar reward head: sizes, weights, and its plans.
 
+mod activations;
 mod config;
+mod device_batch;
 mod parameters;
+mod reward;
+mod trunk;
 mod weights;
 
 pub use config::Gpt2Config;
+pub use device_batch::{DeviceBatch, DeviceLists, max_tiles};
 pub use parameters::{Chunk, Init, ParameterSpec, Parameters, Window, gpt2_parameters};
+pub use reward::{METRIC_SLOTS, RewardModel};
+pub use trunk::{Purpose, Trunk};
 pub use weights::{load_weights, save_reward_model};
+pub(crate) use weights::{to_f32, to_safetensors};

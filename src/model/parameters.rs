@@ -54,8 +54,16 @@ pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
         init,
     };
     let mut specs = vec![
-        matrix("transformer.wte.weight".into(), [config.vocab_size, width], normal),
-        matrix("transformer.wpe.weight".into(), [config.n_positions, width], normal),
+        matrix(
+            "transformer.wte.weight".into(),
+            [config.vocab_size, width],
+            normal,
+        ),
+        matrix(
+            "transformer.wpe.weight".into(),
+            [config.n_positions, width],
+            normal,
+        ),
     ];
     for layer in 0..config.n_layer {
         let name = |rest: &str| format!("transformer.h.{layer}.{rest}");
@@ -142,7 +150,9 @@ impl Parameters {
     /// [`Error::Limit`] where a single row exceeds a binding, [`Error::OutOfMemory`].
     pub fn allocate(gpu: &Gpu, specs: Vec<ParameterSpec>) -> Result<Self> {
         let limits = gpu.limits();
-        let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let bytes = limits
+            .max_storage_buffer_binding_size
+            .min(limits.max_buffer_size);
         let capacity = (bytes / 4) as usize / ALIGN * ALIGN;
         let (placements, plans) = place(&specs, capacity)?;
         let mut chunks = Vec::with_capacity(plans.len());
@@ -201,10 +211,13 @@ impl Parameters {
     ///
     /// [`Error::Model`] if there is no such parameter.
     pub fn windows(&self, name: &str) -> Result<&[Window]> {
-        self.windows.get(name).map(Vec::as_slice).ok_or_else(|| Error::Model {
-            place: name.into(),
-            detail: "the model has no such parameter".into(),
-        })
+        self.windows
+            .get(name)
+            .map(Vec::as_slice)
+            .ok_or_else(|| Error::Model {
+                place: name.into(),
+                detail: "the model has no such parameter".into(),
+            })
     }
 
     /// A parameter that lies in one buffer.
@@ -252,6 +265,44 @@ impl Parameters {
     ///
     /// [`Error::Model`] for an unknown name or another number of values.
     pub fn write(&self, gpu: &Gpu, name: &str, values: &[f32]) -> Result<()> {
+        self.write_kind(gpu, name, |chunk| &chunk.weights, values)
+    }
+
+    /// Sets a parameter's values in one kind of tensor: weights, gradients or a moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn write_kind(
+        &self,
+        gpu: &Gpu,
+        name: &str,
+        kind: impl Fn(&Chunk) -> &Tensor,
+        values: &[f32],
+    ) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            let tensor = kind(&self.chunks[window.chunk]);
+            tensor
+                .window(name, window.start, window.weight.shape())?
+                .write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a parameter's values to their place in whole buffers, one `Vec` a chunk.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parameters::write`].
+    pub fn place(&self, name: &str, values: &[f32], buffers: &mut [Vec<f32>]) -> Result<()> {
+        for (window, values) in self.by_window(name, values)? {
+            buffers[window.chunk][window.start..window.start + values.len()]
+                .copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    fn by_window<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Window, &'a [f32])>> {
         let windows = self.windows(name)?;
         let expected: usize = windows.iter().map(|w| w.weight.len()).sum();
         if values.len() != expected {
@@ -261,10 +312,40 @@ impl Parameters {
             });
         }
         let mut rest = values;
-        for window in windows {
-            let (now, later) = rest.split_at(window.weight.len());
-            window.weight.write(gpu, now)?;
-            rest = later;
+        Ok(windows
+            .iter()
+            .map(|window| {
+                let (now, later) = rest.split_at(window.weight.len());
+                rest = later;
+                (window, now)
+            })
+            .collect())
+    }
+
+    /// Sets the whole of every chunk's weights, one `Vec` a chunk, as [`Parameters::read`] gave
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn write_all(&self, gpu: &Gpu, buffers: &[Vec<f32>]) -> Result<()> {
+        for (chunk, values) in self.chunks.iter().zip(buffers) {
+            chunk.weights.write(gpu, values)?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes gradients and moments: a new optimiser.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::write`].
+    pub fn reset_optimizer(&self, gpu: &Gpu) -> Result<()> {
+        for chunk in &self.chunks {
+            let zeros = vec![0.0f32; chunk.weights.len()];
+            for tensor in [&chunk.gradients, &chunk.m, &chunk.v] {
+                tensor.write(gpu, &zeros)?;
+            }
         }
         Ok(())
     }
@@ -291,7 +372,10 @@ impl Parameters {
     /// What reading a tensor refuses.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, gpu: &Gpu, of: impl Fn(&Chunk) -> &Tensor) -> Result<Vec<Vec<f32>>> {
-        self.chunks.iter().map(|chunk| of(chunk).read(gpu)).collect()
+        self.chunks
+            .iter()
+            .map(|chunk| of(chunk).read(gpu))
+            .collect()
     }
 
     /// Reads every weight, by name, in the order of [`Parameters::specs`].
@@ -337,7 +421,12 @@ fn place(specs: &[ParameterSpec], capacity: usize) -> Result<(Vec<Placement>, Ve
             }
             let mut first_row = 0;
             while first_row < spec.shape[0] {
-                let rows = (spec.shape[0] - first_row).min(capacity / row);
+                // Windows that start at a multiple of four rows suit matrix products.
+                let fitting = match capacity / row {
+                    few @ 0..4 => few,
+                    many => many / 4 * 4,
+                };
+                let rows = (spec.shape[0] - first_row).min(fitting);
                 let padded = (rows * row).next_multiple_of(ALIGN);
                 let last = chunks.len() - 1;
                 if chunks[last].len + padded > capacity {
@@ -384,7 +473,11 @@ mod tests {
         let (placed, chunks) = place(&specs(&[(100, 10, true), (3, 7, false)]), 256).unwrap();
         let table: Vec<_> = placed.iter().filter(|p| p.spec == 0).collect();
         assert_eq!(table.iter().map(|p| p.rows).sum::<usize>(), 100);
-        assert!(table.windows(2).all(|w| w[0].first_row + w[0].rows == w[1].first_row));
+        assert!(
+            table
+                .windows(2)
+                .all(|w| w[0].first_row + w[0].rows == w[1].first_row)
+        );
         assert!(chunks.iter().all(|c| c.len <= 256 && c.decayed <= c.len));
         assert!(placed.iter().all(|p| p.start.is_multiple_of(ALIGN)));
     }
@@ -393,7 +486,10 @@ mod tests {
     fn decay_ends_at_one_place_in_each_buffer() {
         let sizes = [(1, 64, false), (2, 64, true), (1, 64, false), (1, 10, true)];
         let (placed, chunks) = place(&specs(&sizes), 1024).unwrap();
-        assert_eq!((chunks.len(), chunks[0].decayed, chunks[0].len), (1, 192, 320));
+        assert_eq!(
+            (chunks.len(), chunks[0].decayed, chunks[0].len),
+            (1, 192, 320)
+        );
         for p in &placed {
             assert_eq!(sizes[p.spec].2, p.start < 192);
         }
@@ -401,7 +497,10 @@ mod tests {
 
     #[test]
     fn a_row_over_the_limit_is_refused_by_name() {
-        let error = place(&specs(&[(2, 300, true)]), 256).err().unwrap().to_string();
+        let error = place(&specs(&[(2, 300, true)]), 256)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("p0"), "{error}");
     }
 }

@@ -65,8 +65,13 @@ pub fn load_weights(gpu: &Gpu, parameters: &Parameters, folder: &Path) -> Result
                 spec.shape
             )));
         }
-        let values = to_f32(&view)
-            .ok_or_else(|| refuse(format!("`{}` is {:?}; F32, F16 and BF16 are read", spec.name, view.dtype())))?;
+        let values = to_f32(&view).ok_or_else(|| {
+            refuse(format!(
+                "`{}` is {:?}; F32, F16 and BF16 are read",
+                spec.name,
+                view.dtype()
+            ))
+        })?;
         parameters.write(gpu, &spec.name, &values)?;
     }
     match found.keys().min() {

@@ -35,7 +35,12 @@ mod tests {
 
     #[test]
     fn it_rises_to_the_peak_and_falls_to_the_floor() {
-        let schedule = Schedule { peak: 1.0, floor: 0.1, warmup: 4, total: 24 };
+        let schedule = Schedule {
+            peak: 1.0,
+            floor: 0.1,
+            warmup: 4,
+            total: 24,
+        };
         assert_eq!(schedule.learning_rate(0), 0.25);
         assert_eq!(schedule.learning_rate(3), 1.0);
         assert_eq!(schedule.learning_rate(4), 1.0);
@@ -46,7 +51,12 @@ mod tests {
 
     #[test]
     fn without_warm_up_it_starts_at_the_peak() {
-        let schedule = Schedule { peak: 2.0, floor: 0.0, warmup: 0, total: 1 };
+        let schedule = Schedule {
+            peak: 2.0,
+            floor: 0.0,
+            warmup: 0,
+            total: 1,
+        };
         assert_eq!(schedule.learning_rate(0), 2.0);
     }
 }

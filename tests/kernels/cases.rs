@@ -1,16 +1,27 @@
 //! The list of known-answer cases, kernel by kernel.
 
+use prefgrad::Gpu;
 use prefgrad::check::{Case, Purpose, cases};
 
-use crate::gpu::gpu;
+use crate::gpu::{gpu, gpu_without_subgroups};
 
 /// Runs each case of `kernel` that is not for timing only.
 fn check(kernel: &str) {
+    check_on(gpu(), kernel);
+}
+
+/// [`check`] with and without subgroups.
+fn check_variants(kernel: &str) {
+    check(kernel);
+    check_on(gpu_without_subgroups(), kernel);
+}
+
+fn check_on(gpu: &Gpu, kernel: &str) {
     let of_kernel: Vec<Case> = cases().into_iter().filter(|c| c.kernel == kernel).collect();
     assert!(!of_kernel.is_empty(), "no case for {kernel}");
     let mut failures = Vec::new();
     for case in of_kernel.iter().filter(|c| c.purpose == Purpose::Answer) {
-        let verdicts = case.build(gpu()).and_then(|trial| trial.run());
+        let verdicts = case.build(gpu).and_then(|trial| trial.run());
         match verdicts {
             Err(error) => failures.push(format!("{}: {error}", case.name)),
             Ok(verdicts) => failures.extend(
@@ -32,4 +43,59 @@ fn matmul() {
 #[test]
 fn attention() {
     check("nn.attention");
+}
+
+#[test]
+fn layer_norm() {
+    check_variants("nn.layer_norm");
+}
+
+#[test]
+fn bias_gradient() {
+    check("nn.bias_gradient");
+}
+
+#[test]
+fn embedding() {
+    check("nn.embedding");
+}
+
+#[test]
+fn pairwise_loss() {
+    check("preference.pairwise_loss");
+}
+
+#[test]
+fn pooled_head() {
+    check("preference.pooled_head");
+}
+
+#[test]
+fn grad_norm() {
+    check("optim.grad_norm");
+}
+
+#[test]
+fn adamw() {
+    check("optim.adamw");
+}
+
+#[test]
+fn gelu() {
+    check("nn.gelu");
+}
+
+#[test]
+fn statistic() {
+    check("reduce.statistic");
+}
+
+#[test]
+fn fill() {
+    check("reduce.fill");
+}
+
+#[test]
+fn cross_entropy() {
+    check_variants("nn.cross_entropy");
 }

@@ -156,3 +156,59 @@ fn shapes_that_do_not_agree_are_named() {
     assert!(error.to_string().contains("left"), "{error}");
     assert!(plan.is_empty());
 }
+
+#[test]
+fn live_parts_of_a_list_start_where_they_are_told() {
+    // Rows 6.. of a list of 10: four live rows of this part's seven, along m and then along k.
+    let (a, b) = (tensor("a", &[7, 4], 1), tensor("b", &[4, 4], 2));
+    let counts = Tensor::from_slice(gpu(), "counts", &[16], &[10u32; 16]).unwrap();
+    let part = Size::live_from(7, Count::Targets, 6);
+    let out = Tensor::from_slice(gpu(), "out", &[7, 4], &[9.0f32; 28]).unwrap();
+    let squares = Tensor::zeros::<f32>(gpu(), "squares", &[4, 4]).unwrap();
+    let mut plan = Plan::new(gpu());
+    let io = MatmulIo {
+        a: Matrix::whole(&a),
+        b: Matrix::whole(&b),
+        out: Matrix::whole(&out),
+        epilogue: Epilogue::Store,
+        counts: Some(&counts),
+    };
+    let sizes = MatmulSizes {
+        layout: Layout::Nn,
+        m: part,
+        n: 4,
+        k: Size::fixed(4),
+    };
+    matmul(&mut plan, &io, &sizes).unwrap();
+    let io = MatmulIo {
+        b: Matrix::whole(&a),
+        out: Matrix::whole(&squares),
+        ..io
+    };
+    let sizes = MatmulSizes {
+        layout: Layout::Tn,
+        m: Size::fixed(4),
+        k: part,
+        ..sizes
+    };
+    matmul(&mut plan, &io, &sizes).unwrap();
+    let error = matmul(
+        &mut plan,
+        &io,
+        &MatmulSizes {
+            m: Size::live(4, Count::Tokens),
+            ..sizes
+        },
+    );
+    assert!(matches!(error, Err(Error::Shape { .. })), "{error:?}");
+    plan.submit();
+    let result: Vec<f32> = out.read(gpu()).unwrap();
+    assert!(result[..16].iter().all(|&x| x.abs() < 9.0));
+    assert!(result[16..].iter().all(|&x| x == 9.0));
+    let a: Vec<f32> = a.read(gpu()).unwrap();
+    let result: Vec<f32> = squares.read(gpu()).unwrap();
+    for (i, actual) in result.iter().enumerate() {
+        let expected: f32 = (0..4).map(|k| a[k * 4 + i / 4] * a[k * 4 + i % 4]).sum();
+        assert!((actual - expected).abs() < 1e-6, "{actual} {expected}");
+    }
+}

@@ -1,6 +1,11 @@
 //! Cases of the kernels in `shaders/nn`.
 
 pub mod attention;
+mod bias_gradient;
+mod cross_entropy;
+mod embedding;
+mod gelu;
+mod layer_norm;
 mod matmul;
 
 use super::Case;
@@ -8,5 +13,10 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(attention::cases());
+    cases.extend(layer_norm::cases());
+    cases.extend(gelu::cases());
+    cases.extend(embedding::cases());
+    cases.extend(bias_gradient::cases());
+    cases.extend(cross_entropy::cases());
     cases
 }

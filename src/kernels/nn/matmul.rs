@@ -207,6 +207,23 @@ pub struct MatmulSizes {
     pub k: Size,
 }
 
+impl MatmulSizes {
+    /// Where the part of a list that is live begins; one number serves both sizes.
+    fn start(&self) -> Result<usize> {
+        match (self.m.live, self.k.live) {
+            (Some(_), Some(_)) if self.m.start != self.k.start => Err(Error::shape(
+                OP,
+                format!(
+                    "live sizes that start at {} and {}, expected the same start",
+                    self.m.start, self.k.start
+                ),
+            )),
+            (Some(_), _) => Ok(self.m.start),
+            _ => Ok(self.k.start),
+        }
+    }
+}
+
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct MatmulParams {
@@ -221,7 +238,7 @@ struct MatmulParams {
     b_stride: u32,
     out_offset: u32,
     out_stride: u32,
-    pad: u32,
+    start: u32,
 }
 
 /// Appends `out = epilogue(op(A)·op(B))`.
@@ -254,7 +271,7 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         b_stride: to_u32(OP, io.b.stride)?,
         out_offset: to_u32(OP, io.out.offset)?,
         out_stride: to_u32(OP, io.out.stride)?,
-        pad: 0,
+        start: to_u32(OP, sizes.start()?)?,
     };
     let access = if io.a.fours() && io.b.fours() {
         ACCESS_VEC4

@@ -1,4 +1,11 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod attention;
+pub mod bias_gradient;
+pub mod cross_entropy;
+pub mod cross_entropy_statistics;
+pub mod embedding;
+pub mod gelu;
+pub mod layer_norm;
 pub mod matmul;
+pub mod zero_rows;

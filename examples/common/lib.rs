@@ -1,0 +1,13 @@
+//! What the examples share. The library itself needs none of this: someone who embeds a kernel
+//! compiles neither a tokenizer nor a plotter.
+
+pub mod baseline;
+mod canvas;
+pub mod files;
+pub mod hf_tokenizer;
+pub mod metrics;
+pub mod plot;
+pub mod progress;
+pub mod report;
+pub mod statistics;
+pub mod training;

@@ -1,0 +1,256 @@
+//! Checks every kernel on the device in hand: `--help` says how.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use prefgrad::check::{Case, Purpose, Verdict, cases, driver};
+use prefgrad::{Gpu, GpuOptions};
+
+/// Names the device and runs every kernel's known-answer cases on it.
+///
+/// Prints a row a case: its largest error, relative to the largest expected value, and the error
+/// allowed. Ends with exit code 1 if a kernel is wrong; a driver fault that the kernels stay clear
+/// of is a warning.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Only kernels whose name contains this, as in `attention`.
+    #[arg(long, value_name = "PART")]
+    kernel: Option<String>,
+    /// Also run the large cases that benches time.
+    #[arg(long)]
+    large: bool,
+    /// Do not use subgroups: checks the kernels that every device can run.
+    #[arg(long)]
+    no_subgroups: bool,
+    /// One row a kernel instead of one a case.
+    #[arg(long)]
+    summary: bool,
+}
+
+/// A case and how it went.
+struct Outcome {
+    case: Case,
+    result: prefgrad::Result<Vec<Verdict>>,
+}
+
+impl Outcome {
+    fn passed(&self) -> bool {
+        matches!(&self.result, Ok(verdicts) if verdicts.iter().all(Verdict::passed))
+    }
+
+    /// The output closest to its bound, or furthest past it.
+    fn worst(&self) -> Option<&Verdict> {
+        let verdicts = self.result.as_ref().ok()?;
+        verdicts
+            .iter()
+            .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)))
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let gpu = Gpu::with_options(GpuOptions {
+        subgroups: !args.no_subgroups,
+        ..GpuOptions::default()
+    })?;
+    print_device(&gpu);
+    let warnings = driver_warnings(&gpu)?;
+    let outcomes = run(&gpu, &args)?;
+    println!(
+        "{}",
+        if args.summary {
+            summary(&outcomes)
+        } else {
+            table(&outcomes)
+        }
+    );
+    let failed: Vec<&Outcome> = outcomes.iter().filter(|o| !o.passed()).collect();
+    for outcome in &failed {
+        println!("{}", diagnosis(outcome));
+    }
+    for warning in &warnings {
+        println!("warning: {warning}");
+    }
+    println!(
+        "{} of {} cases right on {}",
+        outcomes.len() - failed.len(),
+        outcomes.len(),
+        gpu.info().name
+    );
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn print_device(gpu: &Gpu) {
+    let (info, limits) = (gpu.info(), gpu.limits());
+    let yes = |on: bool| if on { "yes" } else { "no" };
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let rows = [
+        ("adapter", info.name.clone()),
+        ("driver", format!("{} {}", info.driver, info.driver_info)),
+        (
+            "backend, type",
+            format!("{:?}, {:?}", info.backend, info.device_type),
+        ),
+        (
+            "largest binding",
+            mib(limits.max_storage_buffer_binding_size),
+        ),
+        ("largest buffer", mib(limits.max_buffer_size)),
+        (
+            "storage buffers a kernel",
+            limits.max_storage_buffers_per_shader_stage.to_string(),
+        ),
+        (
+            "workgroups a dimension",
+            limits.max_compute_workgroups_per_dimension.to_string(),
+        ),
+        (
+            "workgroup memory",
+            format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10),
+        ),
+        (
+            "offset alignment",
+            limits.min_storage_buffer_offset_alignment.to_string(),
+        ),
+        (
+            "subgroups used",
+            format!(
+                "{} (of {} lanes or more)",
+                yes(gpu.subgroups()),
+                info.subgroup_min_size
+            ),
+        ),
+        ("timestamps", yes(gpu.timestamps()).to_owned()),
+    ];
+    for (name, value) in rows {
+        println!("{name:<26}{value}");
+    }
+    println!();
+}
+
+fn driver_warnings(gpu: &Gpu) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if driver::ends_long_loops_early(gpu)? {
+        warnings.push(
+            "this driver leaves loops after about 65,535 iterations without an error (lavapipe of \
+             Mesa 22.3 does); the kernels stay clear of such loops, but update the driver if you can"
+                .to_owned(),
+        );
+    }
+    Ok(warnings)
+}
+
+fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
+    let wanted = |case: &Case| {
+        let named = args
+            .kernel
+            .as_ref()
+            .is_none_or(|part| case.kernel.contains(part.as_str()));
+        named && (args.large || case.purpose == Purpose::Answer)
+    };
+    let chosen: Vec<Case> = cases().into_iter().filter(wanted).collect();
+    let bar = ProgressBar::new(chosen.len() as u64);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {eta} left  {msg}",
+    )?);
+    let outcomes = chosen
+        .into_iter()
+        .map(|case| {
+            bar.set_message(format!("{} {}", case.kernel, case.name));
+            let result = case.build(gpu).and_then(|trial| trial.run());
+            bar.inc(1);
+            Outcome { case, result }
+        })
+        .collect();
+    bar.finish_and_clear();
+    Ok(outcomes)
+}
+
+fn new_table(header: [&str; 5]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for column in [2, 3] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn table(outcomes: &[Outcome]) -> Table {
+    let mut table = new_table(["kernel", "case", "error", "bound", "pass"]);
+    for outcome in outcomes {
+        let (error, bound) = match outcome.worst() {
+            Some(worst) => (
+                format!("{:.1e}", worst.error),
+                format!("{:.1e}", worst.bound),
+            ),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        let pass = if outcome.passed() { "yes" } else { "NO" };
+        table.add_row([
+            outcome.case.kernel,
+            &outcome.case.name,
+            &error,
+            &bound,
+            pass,
+        ]);
+    }
+    table
+}
+
+fn summary(outcomes: &[Outcome]) -> Table {
+    let mut table = new_table(["kernel", "cases", "worst error", "of its bound", "pass"]);
+    let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.case.kernel).collect();
+    kernels.dedup();
+    for kernel in kernels {
+        let of_kernel: Vec<&Outcome> = outcomes
+            .iter()
+            .filter(|o| o.case.kernel == kernel)
+            .collect();
+        let worst = of_kernel
+            .iter()
+            .filter_map(|o| o.worst())
+            .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
+        let (error, share) = match worst {
+            Some(w) => (
+                format!("{:.1e}", w.error),
+                format!("{:.0} %", 100.0 * w.error / w.bound),
+            ),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        let pass = if of_kernel.iter().all(|o| o.passed()) {
+            "yes"
+        } else {
+            "NO"
+        };
+        table.add_row([kernel, &of_kernel.len().to_string(), &error, &share, pass]);
+    }
+    table
+}
+
+fn diagnosis(outcome: &Outcome) -> String {
+    let case = format!("{} ({})", outcome.case.kernel, outcome.case.name);
+    match (&outcome.result, outcome.worst()) {
+        (Err(error), _) => format!("{case} did not run: {error}"),
+        (Ok(_), Some(worst)) if worst.error.is_infinite() => format!(
+            "{case}: `{}` is not finite, or the kernel wrote outside its buffers",
+            worst.output
+        ),
+        (Ok(_), Some(worst)) => format!(
+            "{case}: `{}` is off by {:.1e}, {:.0} times what is allowed: do not train with this kernel on this device",
+            worst.output,
+            worst.error,
+            worst.error / worst.bound
+        ),
+        (Ok(_), None) => format!("{case} checks nothing"),
+    }
+}

@@ -1,0 +1,110 @@
+//! A made-up world with a known preference: what people like about short answers, and how often
+//! they err when they compare two.
+
+use prefgrad::data::Random;
+
+/// How often a person picks the answer they like less.
+pub const ERROR_RATE: f64 = 0.10;
+
+const OBJECTS: [&str; 8] = [
+    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
+];
+const QUESTIONS: [&str; 4] = [
+    "How do I fix my {}?",
+    "My {} is broken.",
+    "Can you help with the {}?",
+    "What is wrong with this {}?",
+];
+/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: it counts only
+/// if it is the one that was asked about.
+const PHRASES: [(&str, f64); 16] = [
+    ("check the {}", 1.0),
+    ("open the {}", 1.0),
+    ("clean the {}", 1.0),
+    ("oil the {}", 1.0),
+    ("use a small key", 0.5),
+    ("turn it off first", 0.5),
+    ("happy to help", 0.4),
+    ("thank you for asking", 0.4),
+    ("well", 0.0),
+    ("you know", 0.0),
+    ("as they say", 0.0),
+    ("maybe", -0.4),
+    ("i guess", -0.4),
+    ("who cares", -1.0),
+    ("you fool", -1.0),
+    ("that is obvious", -1.0),
+];
+
+/// An answer and what people think of it.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// How much people like it: known here, hidden from the reward model.
+    pub utility: f64,
+}
+
+/// A question, two answers, and a person's choice.
+#[derive(Debug, Clone)]
+pub struct Comparison {
+    /// The question.
+    pub prompt: String,
+    /// The answer that the person picked, then the other.
+    pub answers: [Answer; 2],
+}
+
+impl Comparison {
+    /// Whether the person picked the answer that people like more.
+    pub fn is_right(&self) -> bool {
+        self.answers[0].utility > self.answers[1].utility
+    }
+}
+
+/// `count` comparisons, no two with the same question and answers' order.
+pub fn comparisons(count: usize, seed: u64) -> Vec<Comparison> {
+    let mut random = Random::new(seed, 0);
+    (0..count).map(|_| comparison(&mut random)).collect()
+}
+
+fn comparison(random: &mut Random) -> Comparison {
+    let object = OBJECTS[random.below(OBJECTS.len())];
+    let prompt = QUESTIONS[random.below(QUESTIONS.len())].replace("{}", object) + "\n";
+    loop {
+        let (a, b) = (answer(random, object), answer(random, object));
+        if a.utility == b.utility {
+            continue;
+        }
+        let errs = f64::from(random.uniform()) < ERROR_RATE;
+        let answers = if (a.utility > b.utility) != errs {
+            [a, b]
+        } else {
+            [b, a]
+        };
+        return Comparison { prompt, answers };
+    }
+}
+
+/// Two to four phrases.
+fn answer(random: &mut Random, asked: &str) -> Answer {
+    let mut utility = 0.0;
+    let phrases: Vec<String> = (0..2 + random.below(3))
+        .map(|_| {
+            let (phrase, value) = PHRASES[random.below(PHRASES.len())];
+            let object = if random.below(2) == 0 {
+                asked
+            } else {
+                OBJECTS[random.below(OBJECTS.len())]
+            };
+            if !phrase.contains("{}") || object == asked {
+                utility += value;
+            }
+            phrase.replace("{}", object)
+        })
+        .collect();
+    // Utilities are sums of tenths: round away what floating point adds.
+    Answer {
+        text: phrases.join(", ") + ".",
+        utility: (utility * 10.0_f64).round() / 10.0,
+    }
+}

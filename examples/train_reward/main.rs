@@ -1,0 +1,282 @@
+//! Trains a reward model on a file of human comparisons: `--help` says how.
+
+mod args;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use example_tools::files::{open_text, output_folder};
+use example_tools::hf_tokenizer::HfTokenizer;
+use example_tools::report::Report;
+use example_tools::training::{Outcome, interrupt_flag, train};
+use prefgrad::Gpu;
+use prefgrad::data::{
+    ByteTokenizer, ReadOptions, Record, TokenRecord, TokeniseOptions, Tokenizer, read_records,
+    split_by_prompt, tokenise,
+};
+use prefgrad::model::{Gpt2Config, load_weights, save_reward_model};
+use prefgrad::train::{RewardTrainer, checkpoint, score_records};
+
+use args::Args;
+
+/// The records of each part of the data, as texts and as tokens.
+struct Parts {
+    train: Vec<Record>,
+    held_out: Vec<Record>,
+    train_tokens: Vec<TokenRecord>,
+    validation_tokens: Vec<TokenRecord>,
+    held_out_tokens: Vec<TokenRecord>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    output_folder(&args.out)?;
+    let gpu = Gpu::new()?;
+    println!(
+        "device     {} ({})",
+        gpu.info().name,
+        gpu.info().driver_info
+    );
+    let tokenizer = tokenizer(&args)?;
+    let config = config(&args, tokenizer.as_ref())?;
+    let parts = read_parts(&args, tokenizer.as_ref(), &config)?;
+    let mut trainer = trainer(&gpu, &args, &config, &parts)?;
+    println!(
+        "model      {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
+        trainer.model().parameters().count(),
+        config.n_layer,
+        config.n_embd,
+        config.n_head,
+        config.n_positions,
+        config.vocab_size
+    );
+    let interrupted = interrupt_flag()?;
+    if train(&mut trainer, &args.out, args.checkpoint_every, &interrupted)? == Outcome::Interrupted
+    {
+        println!(
+            "stopped after update {}: go on with --resume",
+            trainer.updates()
+        );
+        return Ok(());
+    }
+    save(&args, &trainer)?;
+    if let Some(best) = trainer.best() {
+        println!(
+            "kept the weights of step {} (lowest validation loss)",
+            best.step
+        );
+    }
+    let rewards = score_records(trainer.model(), &parts.held_out_tokens)?;
+    let training_texts: Vec<&Record> = parts.train.iter().collect();
+    let report = Report::new(
+        &training_texts,
+        &parts.held_out,
+        &parts.held_out_tokens,
+        &rewards,
+    );
+    println!("{}", report.table());
+    let name = args.data.file_name().unwrap_or_default().to_string_lossy();
+    report.write(&args.out, &format!("reward model on {name}"))?;
+    println!(
+        "wrote {} (model, metrics, report, curves.png)",
+        args.out.display()
+    );
+    if args.profile {
+        for (name, plan) in trainer.model().plans() {
+            println!("\n{name}\n{}", plan.profile()?);
+        }
+        println!("\noptimiser\n{}", trainer.optimizer().plan().profile()?);
+    }
+    Ok(())
+}
+
+fn tokenizer(args: &Args) -> Result<Box<dyn Tokenizer>> {
+    let beside_init = args
+        .init
+        .as_ref()
+        .map(|folder| folder.join("tokenizer.json"));
+    let path = args
+        .tokenizer
+        .clone()
+        .or(beside_init.filter(|path| path.exists()));
+    Ok(match path {
+        Some(path) => Box::new(HfTokenizer::load(&path)?),
+        None => Box::new(ByteTokenizer),
+    })
+}
+
+fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
+    let eos_token_id = tokenizer.eos_token_id();
+    // As TRL does: a tokenizer without a padding token pads with its end-of-text token.
+    let pad_token_id = tokenizer.pad_token_id().or(eos_token_id);
+    let config = match &args.init {
+        Some(folder) => Gpt2Config {
+            eos_token_id,
+            pad_token_id,
+            ..Gpt2Config::read(folder)?
+        },
+        None => Gpt2Config {
+            vocab_size: tokenizer.vocab_size(),
+            n_positions: args.context,
+            n_embd: args.width,
+            n_layer: args.layers,
+            n_head: args.heads,
+            n_inner: None,
+            layer_norm_epsilon: 1e-5,
+            eos_token_id,
+            pad_token_id,
+        },
+    };
+    config.validate("the model's options")?;
+    Ok(config)
+}
+
+fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
+    let place = path.display().to_string();
+    let options = ReadOptions {
+        strict,
+        ..ReadOptions::default()
+    };
+    let read = read_records(open_text(path)?, &place, options)?;
+    println!(
+        "data       {place}: {} records of {} lines",
+        read.records.len(),
+        read.lines
+    );
+    for skipped in &read.skipped {
+        println!(
+            "           line {} left out: {}",
+            skipped.line, skipped.reason
+        );
+    }
+    Ok(read.records)
+}
+
+fn read_parts(args: &Args, tokenizer: &dyn Tokenizer, config: &Gpt2Config) -> Result<Parts> {
+    let all = read(&args.data, args.strict)?;
+    let (rest, held_out) = match &args.eval {
+        Some(path) => (all, read(path, args.strict)?),
+        None => split(all, args.held_out, args.seed)?,
+    };
+    let (train, validation) = split(rest, args.held_out, args.seed.wrapping_add(1))?;
+    let tokens = |records: &[Record]| tokens(args, tokenizer, config, records);
+    let parts = Parts {
+        train_tokens: tokens(&train)?,
+        validation_tokens: tokens(&validation)?,
+        held_out_tokens: tokens(&held_out)?,
+        train,
+        held_out,
+    };
+    let sizes = [
+        ("training", &parts.train_tokens),
+        ("early stopping", &parts.validation_tokens),
+        ("held out", &parts.held_out_tokens),
+    ];
+    for (name, records) in sizes {
+        if records.is_empty() {
+            bail!("no record is left for {name}: give more data, or another --held-out");
+        }
+        println!("           {} for {name}", records.len());
+    }
+    Ok(parts)
+}
+
+/// Splits by prompt: no prompt stands on both sides.
+fn split(records: Vec<Record>, share: f64, seed: u64) -> Result<(Vec<Record>, Vec<Record>)> {
+    let (rest, held_out) = split_by_prompt(&records, share, seed)?;
+    let pick = |indices: Vec<usize>| indices.iter().map(|&i| records[i].clone()).collect();
+    Ok((pick(rest), pick(held_out)))
+}
+
+fn tokens(
+    args: &Args,
+    tokenizer: &dyn Tokenizer,
+    config: &Gpt2Config,
+    records: &[Record],
+) -> Result<Vec<TokenRecord>> {
+    let options = TokeniseOptions {
+        context: args.context.min(config.n_positions),
+        vocab_size: config.vocab_size,
+        for_scoring: false,
+    };
+    let tokenised = tokenise(
+        records,
+        &args.data.display().to_string(),
+        tokenizer,
+        options,
+    )?;
+    if !tokenised.truncated.is_empty() {
+        println!(
+            "           {} prompts lost their beginning to fit {} tokens",
+            tokenised.truncated.len(),
+            options.context
+        );
+    }
+    for dropped in &tokenised.dropped {
+        println!(
+            "           line {} left out: {}",
+            dropped.line, dropped.reason
+        );
+    }
+    Ok(tokenised.records)
+}
+
+fn trainer(gpu: &Gpu, args: &Args, config: &Gpt2Config, parts: &Parts) -> Result<RewardTrainer> {
+    let (train, validation) = (parts.train_tokens.clone(), parts.validation_tokens.clone());
+    if args.resume {
+        let Some(newest) = checkpoint::newest(&args.out)? else {
+            bail!("{} holds no checkpoint to resume from", args.out.display());
+        };
+        println!("resuming   {}", newest.display());
+        return Ok(RewardTrainer::resume(gpu, &newest, train, validation)?);
+    }
+    let trainer = RewardTrainer::new(gpu, config, args.options(), train, validation)?;
+    if let Some(folder) = &args.init {
+        let has_head = load_weights(gpu, trainer.model().parameters(), folder)?;
+        let head = if has_head { "with" } else { "without" };
+        println!("weights    {} ({head} a reward head)", folder.display());
+    }
+    Ok(trainer)
+}
+
+fn save(args: &Args, trainer: &RewardTrainer) -> Result<()> {
+    let model = trainer.model();
+    let weights = model
+        .parameters()
+        .read(model.gpu(), |chunk| &chunk.weights)?;
+    save_reward_model(model.parameters(), &weights, model.config(), &args.out)?;
+    let source = args.tokenizer.as_ref().or(args.init.as_ref());
+    if let Some(source) = source {
+        copy_tokenizer(source, &args.out)?;
+    }
+    Ok(())
+}
+
+/// Puts the tokenizer's files beside the model, so that the folder is complete.
+fn copy_tokenizer(source: &Path, out: &Path) -> Result<()> {
+    let folder = if source.is_dir() {
+        source
+    } else {
+        source.parent().unwrap_or(source)
+    };
+    let json = if source.is_dir() {
+        source.join("tokenizer.json")
+    } else {
+        source.to_owned()
+    };
+    let files = [
+        (json, "tokenizer.json"),
+        (
+            folder.join("tokenizer_config.json"),
+            "tokenizer_config.json",
+        ),
+    ];
+    for (from, name) in files {
+        let to = out.join(name);
+        if from.exists() && from != to {
+            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    Ok(())
+}

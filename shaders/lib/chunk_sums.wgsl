@@ -1,0 +1,26 @@
+// Sums over many rows in two passes of fixed order: first chunks of CHUNK_ROWS rows, each into a
+// row of `partials`, then, here, these. Sums of sums of at most 64 values keep the rounding error
+// of a million rows near that of a few hundred. The kernel declares `partials: array<Columns>`.
+const CHUNK_ROWS: u32 = 64u;
+const CHUNKS_A_BLOCK: u32 = 64u;
+
+// The sum of partials[column + i * stride] over i < chunks.
+fn sum_chunks(column: u32, stride: u32, chunks: u32) -> Columns {
+    var sum = Columns();
+    for (var first = 0u; first < chunks; first += CHUNKS_A_BLOCK) {
+        let end = min(first + CHUNKS_A_BLOCK, chunks);
+        let whole = end - (end - first) % 4u;
+        var block = Columns();
+        // Four loads at a time: they wait for each other otherwise.
+        for (var i = first; i < whole; i += 4u) {
+            let at = column + i * stride;
+            block += (partials[at] + partials[at + stride])
+                + (partials[at + 2u * stride] + partials[at + 3u * stride]);
+        }
+        for (var i = whole; i < end; i++) {
+            block += partials[column + i * stride];
+        }
+        sum += block;
+    }
+    return sum;
+}

@@ -1,0 +1,372 @@
+//! From texts to token ids: one shared prompt and its answers.
+
+use super::line_error;
+use super::records::{Preference, Record, Skipped};
+use super::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// A record in tokens: the prompt that its responses share, and what each has of its own.
+///
+/// The shared prompt is the longest common beginning of the responses' token sequences, so it may
+/// hold the beginning of the answers too; each answer keeps at least one token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRecord {
+    /// The line of the file, from 1.
+    pub line: usize,
+    /// Token ids that all responses begin with; may be empty.
+    pub prompt: Vec<u32>,
+    /// Token ids of each response behind the prompt, in the record's order; none is empty.
+    pub answers: Vec<Vec<u32>>,
+    /// The comparisons, by index into `answers`.
+    pub preferences: Vec<Preference>,
+}
+
+/// What [`tokenise`] made of its records.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tokenised {
+    /// The records that can be used.
+    pub records: Vec<TokenRecord>,
+    /// Lines of the records that lost tokens from the left of their prompt.
+    pub truncated: Vec<usize>,
+    /// The records that cannot be used, and why.
+    pub dropped: Vec<Skipped>,
+}
+
+/// How to tokenise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokeniseOptions {
+    /// The model's context: the most tokens of a prompt and one answer together.
+    pub context: usize,
+    /// The model's vocabulary size: every token id must be below it.
+    pub vocab_size: usize,
+    /// Keep records without a comparison, as scoring needs.
+    pub for_scoring: bool,
+}
+
+/// Tokenises records of the file `place`.
+///
+/// Prompt and response are tokenised as one text, as `transformers` would be given it, and the
+/// tokenizer's end-of-text token is appended unless the sequence ends with it, as TRL's
+/// `RewardTrainer` does. What all sequences of a record begin with becomes its shared prompt.
+/// Where the prompt with the longest answer exceeds the context, the prompt loses tokens from its
+/// left. Dropped are records with an answer that alone exceeds the context and, unless
+/// [`for_scoring`](TokeniseOptions::for_scoring), records whose compared responses are the same
+/// tokens; a ranking that loses only some comparisons so spreads their weight over the others.
+///
+/// # Errors
+///
+/// The tokenizer's own; [`Error::Model`] for a token id that is not in the model's vocabulary;
+/// [`Error::Data`] when there are records and none is left, except for scoring.
+pub fn tokenise(
+    records: &[Record],
+    place: &str,
+    tokenizer: &dyn Tokenizer,
+    options: TokeniseOptions,
+) -> Result<Tokenised> {
+    let mut tokenised = Tokenised::default();
+    for record in records {
+        let line = record.line;
+        let sequences = record
+            .responses
+            .iter()
+            .map(|response| sequence(&record.prompt, response, tokenizer))
+            .collect::<Result<Vec<_>>>()?;
+        check_vocabulary(&sequences, options.vocab_size)
+            .map_err(|detail| misfit(place, line, &detail))?;
+        match share(record, sequences).and_then(|shared| compare(shared, options.for_scoring)) {
+            Err(reason) => tokenised.dropped.push(Skipped { line, reason }),
+            Ok(mut shared) => match fit(&mut shared, options.context) {
+                Err(reason) => tokenised.dropped.push(Skipped { line, reason }),
+                Ok(cut) => {
+                    tokenised.records.push(shared);
+                    if cut {
+                        tokenised.truncated.push(line);
+                    }
+                }
+            },
+        }
+    }
+    match tokenised.dropped.first() {
+        Some(first) if tokenised.records.is_empty() && !options.for_scoring => Err(line_error(
+            place,
+            first.line,
+            format!(
+                "{}; none of the {} records can be used",
+                first.reason,
+                records.len()
+            ),
+        )),
+        _ => Ok(tokenised),
+    }
+}
+
+fn sequence(prompt: &str, response: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
+    let mut tokens = tokenizer.encode(&format!("{prompt}{response}"))?;
+    if let Some(eos) = tokenizer.eos_token_id()
+        && tokens.last() != Some(&eos)
+    {
+        tokens.push(eos);
+    }
+    Ok(tokens)
+}
+
+fn check_vocabulary(sequences: &[Vec<u32>], vocab_size: usize) -> Result<(), String> {
+    match sequences.iter().flatten().max() {
+        Some(&largest) if largest as usize >= vocab_size => Err(format!(
+            "token {largest} is outside the model's vocabulary of {vocab_size}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn misfit(place: &str, line: usize, detail: &str) -> Error {
+    Error::Model {
+        place: "tokenizer".into(),
+        detail: format!(
+            "{detail} (at {place}:{line}): the tokenizer does not fit the model, use the one it \
+             was made with"
+        ),
+    }
+}
+
+/// Splits the sequences into what they share and what they do not.
+fn share(record: &Record, sequences: Vec<Vec<u32>>) -> Result<TokenRecord, String> {
+    let shortest = sequences.iter().map(Vec::len).min().unwrap_or_default();
+    if shortest == 0 {
+        return Err("a response has no token".into());
+    }
+    let shared = (0..shortest - 1)
+        .find(|&at| {
+            sequences
+                .iter()
+                .any(|tokens| tokens[at] != sequences[0][at])
+        })
+        .unwrap_or(shortest - 1);
+    Ok(TokenRecord {
+        line: record.line,
+        prompt: sequences[0][..shared].to_vec(),
+        answers: sequences
+            .iter()
+            .map(|tokens| tokens[shared..].to_vec())
+            .collect(),
+        preferences: record.preferences.clone(),
+    })
+}
+
+/// Takes out comparisons between equal token sequences.
+fn compare(mut record: TokenRecord, for_scoring: bool) -> Result<TokenRecord, String> {
+    let weight = |preferences: &[Preference]| preferences.iter().map(|p| p.weight).sum::<f32>();
+    let (count, before) = (record.preferences.len(), weight(&record.preferences));
+    let answers = &record.answers;
+    record
+        .preferences
+        .retain(|p| answers[p.chosen] != answers[p.rejected]);
+    if record.preferences.is_empty() && !for_scoring {
+        return Err(if count == 0 {
+            "it has no comparison".into()
+        } else {
+            "the compared responses are the same tokens".into()
+        });
+    }
+    if record.preferences.len() < count {
+        let after = weight(&record.preferences);
+        for preference in &mut record.preferences {
+            preference.weight *= if after > 0.0 { before / after } else { 1.0 };
+        }
+    }
+    Ok(record)
+}
+
+/// Shortens the prompt from its left until the longest answer fits; whether it had to.
+fn fit(record: &mut TokenRecord, context: usize) -> Result<bool, String> {
+    let longest = record.answers.iter().map(Vec::len).max().unwrap_or(0);
+    if longest > context {
+        return Err(format!(
+            "an answer of {longest} tokens exceeds the context of {context}"
+        ));
+    }
+    let excess = (record.prompt.len() + longest).saturating_sub(context);
+    record.prompt.drain(..excess);
+    Ok(excess > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{ByteTokenizer, RecordForm};
+
+    const EOS: u32 = ByteTokenizer::EOS;
+
+    /// Bytes without special tokens, in which upper and lower case are the same.
+    struct CaselessBytes;
+
+    impl Tokenizer for CaselessBytes {
+        fn encode(&self, text: &str) -> Result<Vec<u32>> {
+            ByteTokenizer.encode(&text.to_lowercase())
+        }
+        fn decode(&self, ids: &[u32]) -> Result<String> {
+            ByteTokenizer.decode(ids)
+        }
+        fn vocab_size(&self) -> usize {
+            256
+        }
+        fn eos_token_id(&self) -> Option<u32> {
+            None
+        }
+        fn pad_token_id(&self) -> Option<u32> {
+            None
+        }
+    }
+
+    fn record(line: usize, prompt: &str, responses: &[&str], orders: &[(usize, usize)]) -> Record {
+        Record {
+            line,
+            form: RecordForm::Ranking,
+            prompt: prompt.into(),
+            responses: responses.iter().map(|text| (*text).into()).collect(),
+            preferences: orders
+                .iter()
+                .map(|&(chosen, rejected)| Preference {
+                    chosen,
+                    rejected,
+                    weight: 1.0 / orders.len() as f32,
+                    margin: 0.0,
+                })
+                .collect(),
+        }
+    }
+
+    fn options(context: usize) -> TokeniseOptions {
+        TokeniseOptions {
+            context,
+            vocab_size: 258,
+            for_scoring: false,
+        }
+    }
+
+    fn bytes(text: &str) -> Vec<u32> {
+        text.bytes().map(u32::from).collect()
+    }
+
+    fn one(record: Record, tokenizer: &dyn Tokenizer, context: usize) -> TokenRecord {
+        tokenise(&[record], "f", tokenizer, options(context))
+            .unwrap()
+            .records
+            .remove(0)
+    }
+
+    #[test]
+    fn the_shared_prompt_reaches_into_the_answers() {
+        let shared = one(
+            record(1, "Q: ", &["yes", "yep"], &[(0, 1)]),
+            &ByteTokenizer,
+            99,
+        );
+        assert_eq!(shared.prompt, bytes("Q: ye"));
+        assert_eq!(shared.answers[0], [u32::from(b's'), EOS]);
+        assert_eq!(shared.answers[1], [u32::from(b'p'), EOS]);
+    }
+
+    #[test]
+    fn an_answer_that_begins_another_keeps_a_token() {
+        let pair = record(1, "Q", &["ab", "abcd"], &[(0, 1)]);
+        let with_eos = one(pair.clone(), &ByteTokenizer, 99);
+        assert_eq!(with_eos.prompt, bytes("Qab"));
+        assert_eq!(with_eos.answers[0], [EOS]);
+        let without = one(pair, &CaselessBytes, 99);
+        assert_eq!(without.prompt, bytes("qa"));
+        assert_eq!(without.answers, [bytes("b"), bytes("bcd")]);
+        let single = one(record(1, "", &["a", "b"], &[(0, 1)]), &CaselessBytes, 99);
+        assert!(single.prompt.is_empty());
+    }
+
+    #[test]
+    fn the_prompt_loses_its_left_until_the_longest_answer_fits() {
+        let pair = record(5, "abcdef", &["X", "YZ"], &[(0, 1)]);
+        for (context, prompt) in [(9, "abcdef"), (8, "bcdef"), (4, "f"), (3, "")] {
+            let done = tokenise(
+                std::slice::from_ref(&pair),
+                "f",
+                &ByteTokenizer,
+                options(context),
+            )
+            .unwrap();
+            assert_eq!(done.records[0].prompt, bytes(prompt), "context {context}");
+            assert_eq!(done.truncated.len(), usize::from(context < 9));
+        }
+        let other = record(6, "a", &["X", "Y"], &[(0, 1)]);
+        let done = tokenise(&[pair, other], "f", &ByteTokenizer, options(2)).unwrap();
+        assert_eq!(done.records.len(), 1);
+        assert_eq!(done.truncated, [6]);
+        assert_eq!(done.dropped[0].line, 5);
+        assert_eq!(
+            done.dropped[0].reason,
+            "an answer of 3 tokens exceeds the context of 2"
+        );
+    }
+
+    #[test]
+    fn nothing_left_is_an_error_except_for_scoring() {
+        let pair = [record(5, "", &["long", "longer"], &[(0, 1)])];
+        let error = tokenise(&pair, "f", &ByteTokenizer, options(1)).unwrap_err();
+        assert!(
+            error.to_string().starts_with("f:5: an answer of "),
+            "{error}"
+        );
+        let scoring = TokeniseOptions {
+            for_scoring: true,
+            ..options(1)
+        };
+        let done = tokenise(&pair, "f", &ByteTokenizer, scoring).unwrap();
+        assert_eq!((done.records.len(), done.dropped.len()), (0, 1));
+        assert_eq!(
+            tokenise(&[], "f", &ByteTokenizer, options(1)).unwrap(),
+            Tokenised::default()
+        );
+    }
+
+    #[test]
+    fn comparisons_of_equal_tokens_go() {
+        let ranking = record(1, "", &["A", "a", "b"], &[(0, 1), (0, 2), (1, 2)]);
+        let shared = one(ranking, &CaselessBytes, 9);
+        let left: Vec<_> = shared
+            .preferences
+            .iter()
+            .map(|p| (p.chosen, p.rejected, p.weight))
+            .collect();
+        assert_eq!(left, [(0, 2, 0.5), (1, 2, 0.5)]);
+        let equal = [
+            record(1, "", &["A", "a"], &[(0, 1)]),
+            record(2, "", &["c", "a"], &[(0, 1)]),
+        ];
+        let done = tokenise(&equal, "f", &CaselessBytes, options(9)).unwrap();
+        assert_eq!(
+            done.dropped[0].reason,
+            "the compared responses are the same tokens"
+        );
+        let scoring = TokeniseOptions {
+            for_scoring: true,
+            ..options(9)
+        };
+        let kept = tokenise(&equal, "f", &CaselessBytes, scoring).unwrap();
+        assert_eq!(kept.records.len(), 2);
+        assert_eq!(kept.records[0].answers, [bytes("a"), bytes("a")]);
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused() {
+        let small = TokeniseOptions {
+            vocab_size: 256,
+            ..options(99)
+        };
+        let pair = [record(7, "", &["a", "b"], &[(0, 1)])];
+        let error = tokenise(&pair, "f", &ByteTokenizer, small).unwrap_err();
+        assert!(matches!(error, Error::Model { .. }));
+        let message = error.to_string();
+        assert!(
+            message.contains("token 256 ") && message.contains("f:7"),
+            "{message}"
+        );
+        assert!(tokenise(&pair, "f", &CaselessBytes, small).is_ok());
+    }
+}

@@ -1,0 +1,4 @@
+//! The optimiser: gradient norm, clipping and AdamW.
+
+pub mod adamw;
+pub mod grad_norm;

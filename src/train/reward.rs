@@ -1,0 +1,563 @@
+//! [`RewardTrainer`]: from comparisons to a reward model.
+//!
+//! One update is one or more micro-batches of packed records: forward, loss and backward of each
+//! add to the gradients, then the optimiser sweeps once. Metrics stay on the device and are read
+//! every few updates.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint;
+use super::evaluation::{Evaluation, score_records};
+use super::{Optimizer, RewardOptions, Schedule};
+use crate::data::{Batch, Capacity, DataOrder, PackOptions, Packer, TokenRecord};
+use crate::gpu::Gpu;
+use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
+use crate::model::{Gpt2Config, METRIC_SLOTS, RewardModel};
+use crate::{Error, Result};
+
+/// What is being learnt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The language of the training texts.
+    Language,
+    /// The comparisons.
+    Comparisons,
+    /// Nothing: training is over.
+    Done,
+}
+
+/// What one update did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// What was learnt.
+    pub phase: Phase,
+    /// The update within its phase, from 1.
+    pub step: u64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Mean loss of the pairs, or of the next tokens.
+    pub loss: f64,
+    /// The share of pairs whose chosen answer has the strictly higher reward.
+    pub accuracy: Option<f64>,
+    /// Mean of `r_chosen - r_rejected`.
+    pub gap: Option<f64>,
+    /// Mean reward.
+    pub reward_mean: Option<f64>,
+    /// Packed tokens.
+    pub tokens: usize,
+    /// Tokens that separate sequences would have taken.
+    pub tokens_without_sharing: usize,
+}
+
+/// What one reading of the metrics brings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading {
+    /// The updates since the last reading, in order.
+    pub steps: Vec<StepMetrics>,
+    /// The gradient norm of the last of them, before clipping.
+    pub grad_norm: f32,
+}
+
+/// The best evaluation so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// After which update on comparisons.
+    pub step: u64,
+    /// The evaluation.
+    pub evaluation: Evaluation,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct State {
+    phase: Phase,
+    /// Updates made in this phase.
+    step: u64,
+    order: DataOrder,
+    best: Option<Best>,
+    /// Evaluations since the best.
+    without_gain: u64,
+}
+
+/// Everything of a run that a checkpoint has beside tensors.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    options: RewardOptions,
+    config: Gpt2Config,
+    state: State,
+    /// Of the training records.
+    fingerprint: u64,
+    /// Kernels that give other bits on other devices: what this run used.
+    variants: String,
+}
+
+/// A submitted update whose metrics have not been read.
+struct Pending {
+    metrics: StepMetrics,
+    slots: Vec<usize>,
+    lines: Vec<usize>,
+    weight: f64,
+}
+
+/// Trains a reward model on comparisons.
+pub struct RewardTrainer {
+    model: RewardModel,
+    optimizer: Optimizer,
+    options: RewardOptions,
+    train: Vec<TokenRecord>,
+    validation: Vec<TokenRecord>,
+    state: State,
+    best_weights: Option<Vec<Vec<f32>>>,
+    pending: Vec<Pending>,
+    next_slot: usize,
+    skipped: u32,
+}
+
+/// How much fits into a micro-batch of `tokens` packed tokens.
+pub fn capacity_for(tokens: usize, with_targets: bool) -> Capacity {
+    let pairs = (tokens / 16).max(64);
+    Capacity {
+        tokens,
+        segments: (tokens / 8).max(64),
+        answers: 2 * pairs,
+        pairs,
+        targets: if with_targets { tokens } else { 0 },
+    }
+}
+
+impl RewardTrainer {
+    /// A new run: the model starts from random weights of the options' seed.
+    ///
+    /// `validation` serves early stopping and must share no prompt with `train`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] without training records, and what the model refuses.
+    pub fn new(
+        gpu: &Gpu,
+        config: &Gpt2Config,
+        options: RewardOptions,
+        train: Vec<TokenRecord>,
+        validation: Vec<TokenRecord>,
+    ) -> Result<Self> {
+        let phase = if options.pretrain_steps > 0 {
+            Phase::Language
+        } else {
+            Phase::Comparisons
+        };
+        let state = State {
+            phase,
+            step: 0,
+            order: DataOrder::new(options.seed, train.len()),
+            best: None,
+            without_gain: 0,
+        };
+        let trainer = Self::with_state(gpu, config, options, train, validation, state)?;
+        trainer
+            .model
+            .parameters()
+            .initialise(gpu, trainer.options.seed)?;
+        Ok(trainer)
+    }
+
+    fn with_state(
+        gpu: &Gpu,
+        config: &Gpt2Config,
+        options: RewardOptions,
+        train: Vec<TokenRecord>,
+        validation: Vec<TokenRecord>,
+        state: State,
+    ) -> Result<Self> {
+        options.validate()?;
+        if train.is_empty() {
+            return Err(Error::Data {
+                place: "training records".into(),
+                detail: "there are none".into(),
+            });
+        }
+        let capacity = capacity_for(options.batch_tokens, options.pretrain_steps > 0);
+        let loss = PairwiseLossOptions {
+            label_smoothing: options.label_smoothing,
+            center_rewards_coefficient: options.center_rewards_coefficient,
+            ..PairwiseLossOptions::default()
+        };
+        let model = RewardModel::to_train(gpu, config, capacity, &loss)?;
+        let optimizer = Optimizer::new(gpu, model.parameters(), options.optimizer)?;
+        Ok(Self {
+            model,
+            optimizer,
+            options,
+            train,
+            validation,
+            state,
+            best_weights: None,
+            pending: Vec::new(),
+            next_slot: 0,
+            skipped: 0,
+        })
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &RewardModel {
+        &self.model
+    }
+
+    /// The recorded optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The run's options.
+    pub fn options(&self) -> &RewardOptions {
+        &self.options
+    }
+
+    /// What is being learnt.
+    pub fn phase(&self) -> Phase {
+        self.state.phase
+    }
+
+    /// Updates made in this phase.
+    pub fn step_in_phase(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Updates made in all phases.
+    pub fn updates(&self) -> u64 {
+        match self.state.phase {
+            Phase::Language => self.state.step,
+            Phase::Comparisons | Phase::Done => self.options.pretrain_steps + self.state.step,
+        }
+    }
+
+    /// The best evaluation so far.
+    pub fn best(&self) -> Option<Best> {
+        self.state.best
+    }
+
+    fn schedule(&self) -> Schedule {
+        let (peak, total) = match self.state.phase {
+            Phase::Language => (
+                self.options.pretrain_learning_rate,
+                self.options.pretrain_steps,
+            ),
+            Phase::Comparisons | Phase::Done => (self.options.learning_rate, self.options.steps),
+        };
+        Schedule {
+            peak,
+            floor: peak * self.options.floor,
+            warmup: (total as f64 * self.options.warmup).round() as u64,
+            total,
+        }
+    }
+
+    /// Makes one update, and reads the metrics when it is time to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] names the update and the records where a loss or gradient is not
+    /// finite; the weights are then as they were before it. What the device reports.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn step(&mut self) -> Result<Option<Reading>> {
+        if self.state.phase == Phase::Done {
+            return Ok(None);
+        }
+        let (batches, weight) = self.next_batches()?;
+        let learning_rate = self.schedule().learning_rate(self.state.step);
+        let mut pending = Pending {
+            metrics: StepMetrics {
+                phase: self.state.phase,
+                step: self.state.step + 1,
+                learning_rate,
+                loss: 0.0,
+                accuracy: None,
+                gap: None,
+                reward_mean: None,
+                tokens: batches.iter().map(|b| b.tokens.len()).sum(),
+                tokens_without_sharing: batches.iter().map(|b| b.tokens_without_sharing).sum(),
+            },
+            slots: Vec::new(),
+            lines: Vec::new(),
+            weight,
+        };
+        for batch in &batches {
+            match self.state.phase {
+                Phase::Language => self.model.accumulate_language(batch)?,
+                Phase::Comparisons | Phase::Done => self.model.accumulate(batch)?,
+            }
+            pending.slots.push(batch.counts.slot as usize);
+            pending.lines.extend(&batch.lines);
+        }
+        self.optimizer.step(learning_rate)?;
+        self.pending.push(pending);
+        self.state.step += 1;
+        let slots_left = METRIC_SLOTS - self.pending.iter().map(|p| p.slots.len()).sum::<usize>();
+        let due = self.state.step.is_multiple_of(self.options.read_every);
+        let reading = if due || slots_left < self.options.accumulation || self.phase_is_over() {
+            Some(self.read()?)
+        } else {
+            None
+        };
+        self.end_phase()?;
+        Ok(reading)
+    }
+
+    fn phase_is_over(&self) -> bool {
+        match self.state.phase {
+            Phase::Language => self.state.step >= self.options.pretrain_steps,
+            Phase::Comparisons => self.state.step >= self.options.steps,
+            Phase::Done => true,
+        }
+    }
+
+    fn end_phase(&mut self) -> Result<()> {
+        if !self.phase_is_over() {
+            return Ok(());
+        }
+        match self.state.phase {
+            Phase::Language => {
+                self.state.phase = Phase::Comparisons;
+                self.state.step = 0;
+                self.model.parameters().reset_optimizer(self.model.gpu())?;
+                self.optimizer.resume_at(0);
+            }
+            Phase::Comparisons | Phase::Done => self.state.phase = Phase::Done,
+        }
+        Ok(())
+    }
+
+    /// Packs the micro-batches of one update, and the sum of weights its loss is a mean over.
+    fn next_batches(&mut self) -> Result<(Vec<Batch>, f64)> {
+        let language = self.state.phase == Phase::Language;
+        let options = PackOptions {
+            pad_token_id: self.model.config().pad_token_id,
+            with_pairs: !language,
+            with_targets: language,
+            ..PackOptions::default()
+        };
+        let mut packer = Packer::new(self.model.capacity(), options);
+        let mut batches = Vec::with_capacity(self.options.accumulation);
+        for _ in 0..self.options.accumulation {
+            // A small set of records is gone through once a micro-batch, not more.
+            for _ in 0..self.train.len() {
+                let Some(index) = self.state.order.peek() else {
+                    break;
+                };
+                if !packer.try_push(&self.train[index])? {
+                    break;
+                }
+                self.state.order.next();
+            }
+            batches.push(packer.finish(0.0, 0.0, self.next_slot as u32));
+            self.next_slot = (self.next_slot + 1) % METRIC_SLOTS;
+        }
+        let weight_of = |batch: &Batch| -> f64 {
+            if language {
+                batch.targets.iter().map(|t| f64::from(t.weight)).sum()
+            } else {
+                batch.pairs.iter().map(|p| f64::from(p.weight)).sum()
+            }
+        };
+        let weight: f64 = batches.iter().map(weight_of).sum();
+        let scale = if weight > 0.0 {
+            (1.0 / weight) as f32
+        } else {
+            0.0
+        };
+        for batch in &mut batches {
+            batch.counts.pair_scale = scale;
+            batch.counts.target_scale = scale;
+        }
+        Ok((batches, weight))
+    }
+
+    /// Reads the metrics of the updates since the last reading; waits for the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`RewardTrainer::step`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(&mut self) -> Result<Reading> {
+        if self.pending.is_empty() {
+            return Ok(Reading::default());
+        }
+        let rows = self.model.read_metrics()?;
+        let update = self.optimizer.statistics()?;
+        let pending = std::mem::take(&mut self.pending);
+        let mut steps = Vec::with_capacity(pending.len());
+        for pending in &pending {
+            let sum = |column: usize| -> f64 {
+                pending
+                    .slots
+                    .iter()
+                    .map(|&slot| f64::from(rows[slot][column]))
+                    .sum()
+            };
+            if sum(6) > 0.0 || !sum(0).is_finite() {
+                return Err(not_finite("loss", pending));
+            }
+            let mut metrics = pending.metrics.clone();
+            metrics.loss = sum(0);
+            if metrics.phase != Phase::Language {
+                let pairs = sum(5).max(1.0);
+                metrics.accuracy = Some(sum(1) / pairs);
+                metrics.gap = Some(sum(2) / pairs);
+                metrics.reward_mean = Some(sum(3) / (2.0 * pairs));
+            }
+            debug_assert!(pending.weight.is_finite());
+            steps.push(metrics);
+        }
+        if let (true, Some(last)) = (update.skipped > self.skipped, pending.last()) {
+            self.skipped = update.skipped;
+            return Err(not_finite("gradient norm", last));
+        }
+        Ok(Reading {
+            steps,
+            grad_norm: update.grad_norm,
+        })
+    }
+
+    /// Whether the options ask for an evaluation after the update just made.
+    pub fn evaluation_is_due(&self) -> bool {
+        let every = self.options.evaluate_every;
+        self.state.phase != Phase::Language
+            && every > 0
+            && self.state.step > 0
+            && !self.validation.is_empty()
+            && (self.state.step.is_multiple_of(every) || self.state.phase == Phase::Done)
+    }
+
+    /// Evaluates on the validation records, keeps the weights if they are the best so far, and
+    /// ends training after too many evaluations without gain.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn evaluate(&mut self) -> Result<Evaluation> {
+        let rewards = score_records(&self.model, &self.validation)?;
+        let evaluation = Evaluation::of(&self.validation, &rewards);
+        let better = self
+            .state
+            .best
+            .is_none_or(|best| evaluation.loss < best.evaluation.loss);
+        if better {
+            let weights = self
+                .model
+                .parameters()
+                .read(self.model.gpu(), |c| &c.weights)?;
+            self.best_weights = Some(weights);
+            self.state.best = Some(Best {
+                step: self.state.step,
+                evaluation,
+            });
+            self.state.without_gain = 0;
+        } else {
+            self.state.without_gain += 1;
+            if self.options.patience > 0 && self.state.without_gain >= self.options.patience {
+                self.state.phase = Phase::Done;
+            }
+        }
+        Ok(evaluation)
+    }
+
+    /// Ends training: the weights of the best evaluation, if there was one, become the model's.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::Tensor::write`].
+    pub fn finish(&mut self) -> Result<()> {
+        self.state.phase = Phase::Done;
+        if let Some(best) = &self.best_weights {
+            self.model.parameters().write_all(self.model.gpu(), best)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint into `folder`, whole or not at all; older ones are removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], and what the device reports.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn save_checkpoint(&self, folder: &Path) -> Result<()> {
+        let saved = Saved {
+            options: self.options.clone(),
+            config: self.model.config().clone(),
+            state: self.state.clone(),
+            fingerprint: fingerprint(&self.train),
+            variants: self.model.gpu().variants(),
+        };
+        checkpoint::save(
+            folder,
+            self.updates(),
+            self.model.gpu(),
+            self.model.parameters(),
+            self.best_weights.as_deref(),
+            &saved,
+        )
+    }
+
+    /// Goes on from a checkpoint, to the same bits as a run that never stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] if it is damaged or was made with other training records.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn resume(
+        gpu: &Gpu,
+        path: &Path,
+        train: Vec<TokenRecord>,
+        validation: Vec<TokenRecord>,
+    ) -> Result<Self> {
+        let saved: Saved = checkpoint::read_state(path)?;
+        if saved.fingerprint != fingerprint(&train) {
+            return Err(Error::Checkpoint {
+                path: path.to_owned(),
+                detail: "it was made with other training records: pass the same data and split, or start anew in another folder".into(),
+            });
+        }
+        if saved.variants != gpu.variants() {
+            log::warn!(
+                "the checkpoint was made with {}, this device uses {}: the last bits may differ",
+                saved.variants,
+                gpu.variants()
+            );
+        }
+        let state = saved.state;
+        let mut trainer =
+            Self::with_state(gpu, &saved.config, saved.options, train, validation, state)?;
+        trainer.best_weights = checkpoint::restore(path, gpu, trainer.model.parameters())?;
+        trainer.optimizer.resume_at(trainer.state.step);
+        Ok(trainer)
+    }
+}
+
+fn not_finite(what: &'static str, pending: &Pending) -> Error {
+    Error::NonFinite {
+        what,
+        step: pending.metrics.step,
+        records: pending.lines.clone(),
+    }
+}
+
+/// A hash of all token ids (FNV-1a), the same on every machine.
+fn fingerprint(records: &[TokenRecord]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |value: u32| {
+        for byte in value.to_le_bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for record in records {
+        add(record.prompt.len() as u32);
+        record.prompt.iter().for_each(|&token| add(token));
+        for answer in &record.answers {
+            add(answer.len() as u32);
+            answer.iter().for_each(|&token| add(token));
+        }
+    }
+    hash
+}

@@ -1,0 +1,14 @@
+//! The whole model on the device in hand: against transformers, against PyTorch's training, and
+//! against itself with prompts apart.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod gpt2;
+mod pooling;
+mod sharing;
+mod tools;
+mod train20;
+mod trainer;
