@@ -62,17 +62,15 @@ fn attention(
         let k1 = key_at(r1, kv_head);
         let k2 = key_at(r2, kv_head);
         let k3 = key_at(r3, kv_head);
-        var dots = mat4x4<f32>();
+        var scores = vec4<f32>(0.0);
         for (var d = 0u; d < WIDTH4; d += 1u) {
-            dots[0] += query[d] * qkv[k0 + d];
-            dots[1] += query[d] * qkv[k1 + d];
-            dots[2] += query[d] * qkv[k2 + d];
-            dots[3] += query[d] * qkv[k3 + d];
+            let keys4 = mat4x4<f32>(
+                qkv[k0 + d], qkv[k1 + d], qkv[k2 + d], qkv[k3 + d],
+            );
+            scores = dots(scores, query[d], keys4);
         }
         let visible = j < vec4<u32>(seen);
-        let scores = select(
-            vec4<f32>(LOWEST), (vec4<f32>(1.0) * dots) * params.scale, visible,
-        );
+        scores = select(vec4<f32>(LOWEST), scores * params.scale, visible);
         let higher = max(highest, max(max(scores.x, scores.y), max(scores.z, scores.w)));
         let shrink = exp(highest - higher);
         let weights = select(vec4<f32>(0.0), exp(scores - higher), visible);

@@ -68,27 +68,27 @@ fn attention_dkv(
             let o1 = out_at(at.y, head);
             let o2 = out_at(at.z, head);
             let o3 = out_at(at.w, head);
-            var dots = mat4x4<f32>();
-            var dweights = mat4x4<f32>();
+            var scores = vec4<f32>(0.0);
+            var dweights = vec4<f32>(0.0);
             for (var d = 0u; d < WIDTH4; d += 1u) {
-                dots[0] += k[d] * qkv[q0 + d];
-                dots[1] += k[d] * qkv[q1 + d];
-                dots[2] += k[d] * qkv[q2 + d];
-                dots[3] += k[d] * qkv[q3 + d];
-                dweights[0] += v[d] * dout[o0 + d];
-                dweights[1] += v[d] * dout[o1 + d];
-                dweights[2] += v[d] * dout[o2 + d];
-                dweights[3] += v[d] * dout[o3 + d];
+                let rows4 = mat4x4<f32>(
+                    qkv[q0 + d], qkv[q1 + d], qkv[q2 + d], qkv[q3 + d],
+                );
+                scores = dots(scores, k[d], rows4);
+                let douts4 = mat4x4<f32>(
+                    dout[o0 + d], dout[o1 + d], dout[o2 + d], dout[o3 + d],
+                );
+                dweights = dots(dweights, v[d], douts4);
             }
             let row = at * params.heads + head;
             let lses = vec4<f32>(lse[row.x], lse[row.y], lse[row.z], lse[row.w]);
             let deltas = vec4<f32>(delta[row.x], delta[row.y], delta[row.z], delta[row.w]);
             let visible = (t >= vec4<u32>(key)) & (t <= vec4<u32>(last_row));
-            let scores = (vec4<f32>(1.0) * dots) * params.scale;
+            scores *= params.scale;
             let weights = select(
                 vec4<f32>(0.0), exp(min(scores - lses, vec4<f32>(0.0))), visible,
             );
-            let dscores = weights * (vec4<f32>(1.0) * dweights - deltas);
+            let dscores = weights * (dweights - deltas);
             for (var d = 0u; d < WIDTH4; d += 1u) {
                 dv[d] += (weights.x * dout[o0 + d] + weights.y * dout[o1 + d])
                     + (weights.z * dout[o2 + d] + weights.w * dout[o3 + d]);

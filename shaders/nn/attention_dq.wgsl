@@ -48,14 +48,13 @@ fn attention_dq(
     var sum: array<vec4<f32>, WIDTH4>;
     let query_start = query_at(row, head);
     let out_start = out_at(row, head);
-    var products = vec4<f32>(0.0);
+    var row_delta = 0.0;
     for (var d = 0u; d < WIDTH4; d += 1u) {
         query[d] = qkv[query_start + d];
         incoming[d] = dout[out_start + d];
-        products += incoming[d] * out[out_start + d];
+        row_delta = dot_after(row_delta, incoming[d], out[out_start + d]);
         sum[d] = vec4<f32>(0.0);
     }
-    let row_delta = dot(products, vec4<f32>(1.0));
     let row_lse = lse[row * params.heads + head];
     for (var first = 0u; first < keys; first += 4u) {
         let j = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -72,24 +71,24 @@ fn attention_dq(
         let v1 = value_at(r1, kv_head);
         let v2 = value_at(r2, kv_head);
         let v3 = value_at(r3, kv_head);
-        var dots = mat4x4<f32>();
-        var dweights = mat4x4<f32>();
+        var scores = vec4<f32>(0.0);
+        var dweights = vec4<f32>(0.0);
         for (var d = 0u; d < WIDTH4; d += 1u) {
-            dots[0] += query[d] * qkv[k0 + d];
-            dots[1] += query[d] * qkv[k1 + d];
-            dots[2] += query[d] * qkv[k2 + d];
-            dots[3] += query[d] * qkv[k3 + d];
-            dweights[0] += incoming[d] * qkv[v0 + d];
-            dweights[1] += incoming[d] * qkv[v1 + d];
-            dweights[2] += incoming[d] * qkv[v2 + d];
-            dweights[3] += incoming[d] * qkv[v3 + d];
+            let keys4 = mat4x4<f32>(
+                qkv[k0 + d], qkv[k1 + d], qkv[k2 + d], qkv[k3 + d],
+            );
+            scores = dots(scores, query[d], keys4);
+            let values4 = mat4x4<f32>(
+                qkv[v0 + d], qkv[v1 + d], qkv[v2 + d], qkv[v3 + d],
+            );
+            dweights = dots(dweights, incoming[d], values4);
         }
         let visible = j < vec4<u32>(seen);
-        let scores = (vec4<f32>(1.0) * dots) * params.scale;
+        scores *= params.scale;
         let weights = select(
             vec4<f32>(0.0), exp(min(scores - row_lse, vec4<f32>(0.0))), visible,
         );
-        let dscores = weights * (vec4<f32>(1.0) * dweights - row_delta);
+        let dscores = weights * (dweights - row_delta);
         for (var d = 0u; d < WIDTH4; d += 1u) {
             sum[d] += (dscores.x * qkv[k0 + d] + dscores.y * qkv[k1 + d])
                 + (dscores.z * qkv[k2 + d] + dscores.w * qkv[k3 + d]);

@@ -1,7 +1,7 @@
 //! Causal grouped-query attention over a packed run with shared prefixes: `shaders/nn/attention*`.
 
 use crate::data::batch::{Segment, TILE_ROWS, Tile};
-use crate::gpu::{Binding, Const, Cost, Dispatch, Gpu, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Const, Cost, Dispatch, Gpu, Lib, Plan, Shader, Tensor, Variant};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -11,12 +11,31 @@ pub const FORWARD: Shader = shader!("nn.attention", "nn/attention.wgsl", Core);
 pub const BACKWARD_DQ: Shader = shader!("nn.attention_dq", "nn/attention_dq.wgsl", Core);
 /// Gradients of the keys and values.
 pub const BACKWARD_DKV: Shader = shader!("nn.attention_dkv", "nn/attention_dkv.wgsl", Core);
+/// [`FORWARD`] by broadcasts inside subgroups.
+pub const FORWARD_SUBGROUP: Shader = shader!(
+    "nn.attention_subgroup",
+    "nn/attention_subgroup.wgsl",
+    Subgroups
+);
+/// [`BACKWARD_DQ`] by broadcasts inside subgroups.
+pub const BACKWARD_DQ_SUBGROUP: Shader = shader!(
+    "nn.attention_dq_subgroup",
+    "nn/attention_dq_subgroup.wgsl",
+    Subgroups
+);
+/// [`BACKWARD_DKV`] by broadcasts inside subgroups.
+pub const BACKWARD_DKV_SUBGROUP: Shader = shader!(
+    "nn.attention_dkv_subgroup",
+    "nn/attention_dkv_subgroup.wgsl",
+    Subgroups
+);
 
 /// The widest head.
 pub const MAX_HEAD_WIDTH: usize = 128;
 
 const OP: &str = "nn.attention";
-const COMMON: &crate::gpu::Lib = lib!("lib.attention", "attention.wgsl");
+const COMMON: &Lib = lib!("lib.attention", "attention.wgsl");
+const BROADCAST: &Lib = lib!("lib.broadcast", "broadcast.wgsl");
 /// Keys or rows that a thread takes in one iteration of its loop.
 const STEP: usize = 4;
 /// Mesa's software driver before version 25 leaves a thread's loops silently after 65,535
@@ -143,7 +162,8 @@ struct AttentionParams {
     heads: u32,
     kv_heads: u32,
     scale: f32,
-    pad: [u32; 3],
+    width4: u32,
+    pad: [u32; 2],
 }
 
 impl AttentionParams {
@@ -154,7 +174,8 @@ impl AttentionParams {
             heads: to_u32(OP, sizes.heads.query)?,
             kv_heads: to_u32(OP, sizes.heads.key_value)?,
             scale: (1.0 / (sizes.heads.width as f64).sqrt()) as f32,
-            pad: [0; 3],
+            width4: to_u32(OP, sizes.heads.width / 4)?,
+            pad: [0; 2],
         })
     }
 }
@@ -190,8 +211,8 @@ pub fn attention_forward(
         sizes,
         &Kernel {
             label: "nn.attention_forward",
-            shader: &FORWARD,
-            entry: "attention",
+            shaders: [&FORWARD, &FORWARD_SUBGROUP],
+            entries: ["attention", "attention_subgroup"],
             groups: heads.query,
             products: 2,
         },
@@ -244,8 +265,8 @@ pub fn attention_backward(
         sizes,
         &Kernel {
             label: "nn.attention_backward_dq",
-            shader: &BACKWARD_DQ,
-            entry: "attention_dq",
+            shaders: [&BACKWARD_DQ, &BACKWARD_DQ_SUBGROUP],
+            entries: ["attention_dq", "attention_dq_subgroup"],
             groups: heads.query,
             products: 3,
         },
@@ -267,8 +288,8 @@ pub fn attention_backward(
         sizes,
         &Kernel {
             label: "nn.attention_backward_dkv",
-            shader: &BACKWARD_DKV,
-            entry: "attention_dkv",
+            shaders: [&BACKWARD_DKV, &BACKWARD_DKV_SUBGROUP],
+            entries: ["attention_dkv", "attention_dkv_subgroup"],
             groups: heads.key_value,
             products: 4,
         },
@@ -289,8 +310,9 @@ pub fn attention_backward(
 /// One of the three kernels.
 struct Kernel {
     label: &'static str,
-    shader: &'static Shader,
-    entry: &'static str,
+    /// By uniform loads, by broadcasts.
+    shaders: [&'static Shader; 2],
+    entries: [&'static str; 2],
     /// Workgroups a tile.
     groups: usize,
     /// Products of width D for each visible pair and query head.
@@ -309,12 +331,18 @@ fn push(
     let params = AttentionParams::new(sizes)?;
     let (live, counts) = live_lib(OP, &[sizes.tiles], counts)?;
     let bindings: Vec<Binding<'_>> = bindings.iter().copied().chain(counts).collect();
+    let broadcast = by_broadcast(plan.gpu());
+    let libs: &[&Lib] = if broadcast {
+        &[DISPATCH, live, COMMON, BROADCAST]
+    } else {
+        &[DISPATCH, live, COMMON]
+    };
     plan.push(&Dispatch {
         label: kernel.label,
-        shader: kernel.shader,
+        shader: kernel.shaders[usize::from(broadcast)],
         variant: Variant {
-            entry: kernel.entry,
-            libs: &[DISPATCH, live, COMMON],
+            entry: kernel.entries[usize::from(broadcast)],
+            libs,
             consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
         },
         params: bytemuck::bytes_of(&params),
@@ -325,6 +353,12 @@ fn push(
             bytes: moved.iter().map(|tensor| tensor.bytes()).sum(),
         },
     })
+}
+
+/// GPUs serve a load that all lanes share as fast as a broadcast; software drivers load lane by
+/// lane.
+fn by_broadcast(gpu: &Gpu) -> bool {
+    gpu.subgroups() && gpu.info().device_type == wgpu::DeviceType::Cpu
 }
 
 fn check_inputs(
