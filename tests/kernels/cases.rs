@@ -3,7 +3,7 @@
 use prefgrad::Gpu;
 use prefgrad::check::{Case, Purpose, cases};
 
-use crate::gpu::{gpu, gpu_without_subgroups};
+use crate::gpu::{gpu, gpu_without_subgroups, matmul_gpus};
 
 /// Runs each case of `kernel` that is not for timing only.
 fn check(kernel: &str) {
@@ -37,7 +37,9 @@ fn check_on(gpu: &Gpu, kernel: &str) {
 
 #[test]
 fn matmul() {
-    check("nn.matmul");
+    for gpu in matmul_gpus() {
+        check_on(gpu, "nn.matmul");
+    }
 }
 
 #[test]
