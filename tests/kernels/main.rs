@@ -6,7 +6,6 @@
 mod support;
 
 mod cases;
-mod compare;
 mod cross_entropy;
 mod embedding;
 mod gelu;

@@ -48,21 +48,29 @@ pub fn assert_close(gpu: &Gpu, what: &str, actual: &Tensor, expected: &[f64], bo
     );
 }
 
+/// Fails, naming what they are, where values are further than 1e-5 from `expected`.
+#[track_caller]
+pub fn assert_values(what: &str, actual: &[f32], expected: &[f64]) {
+    let difference = difference(actual, expected);
+    assert!(difference.error <= 1e-5, "{what}: {difference}");
+}
+
+/// The bits of a tensor, to compare runs.
+pub fn bits(gpu: &Gpu, tensor: &Tensor) -> Vec<u32> {
+    let values: Vec<f32> = tensor.read(gpu).unwrap();
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
 /// Replays the plan three times and fails where an output's bits differ; `reset` runs before each.
 #[track_caller]
 pub fn assert_same_bits(plan: &Plan, outputs: &[&Tensor], reset: impl Fn()) {
-    let bits = || -> Vec<Vec<u32>> {
+    let run = || -> Vec<Vec<u32>> {
         reset();
         plan.submit();
-        outputs
-            .iter()
-            .map(|tensor| {
-                let values = tensor.read::<f32>(plan.gpu()).unwrap();
-                values.iter().map(|x| x.to_bits()).collect()
-            })
-            .collect()
+        let outputs = outputs.iter();
+        outputs.map(|tensor| bits(plan.gpu(), tensor)).collect()
     };
-    let first = bits();
-    assert_eq!(first, bits());
-    assert_eq!(first, bits());
+    let first = run();
+    assert_eq!(first, run());
+    assert_eq!(first, run());
 }
