@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attention;
 mod cases;
 mod compare;
 mod cross_entropy;
