@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attention;
 mod cases;
 mod cross_entropy;
 mod embedding;

@@ -2,6 +2,8 @@
 
 use prefgrad::check::values;
 use prefgrad::data::batch::Counts;
+use prefgrad::kernels::Size;
+use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use prefgrad::reference::compare::difference;
 use prefgrad::{Gpu, Plan, Tensor};
 
@@ -73,4 +75,22 @@ pub fn assert_same_bits(plan: &Plan, outputs: &[&Tensor], reset: impl Fn()) {
     let first = run();
     assert_eq!(first, run());
     assert_eq!(first, run());
+}
+
+/// `out = op(a)·op(b)` of whole tensors.
+pub fn product(plan: &mut Plan, layout: Layout, [a, b, out]: [&Tensor; 3]) {
+    let io = MatmulIo {
+        a: Matrix::whole(a),
+        b: Matrix::whole(b),
+        out: Matrix::whole(out),
+        epilogue: Epilogue::Store,
+        counts: None,
+    };
+    let sizes = MatmulSizes {
+        layout,
+        m: Size::fixed(out.shape()[0]),
+        n: out.shape()[1],
+        k: Size::fixed(a.shape()[1]),
+    };
+    matmul(plan, &io, &sizes).unwrap();
 }
