@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
 
-const OBJECTS: [&str; 8] = [
-    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
-];
+const OBJECTS: [&str; 3] = ["tap", "door", "lamp"];
+/// What advice about another thing than was asked about is worth.
+const OFF_TOPIC: f64 = -0.5;
 const QUESTIONS: [&str; 4] = [
     "How do I fix my {}?",
     "My {} is broken.",
     "Can you help with the {}?",
     "What is wrong with this {}?",
 ];
-/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: it counts only
-/// if it is the one that was asked about.
+/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: the phrase is
+/// worth this much only if it is the one that was asked about.
 const PHRASES: [(&str, f64); 16] = [
     ("check the {}", 1.0),
     ("open the {}", 1.0),
@@ -99,9 +99,8 @@ fn answer(random: &mut Random, asked: &str) -> Answer {
             } else {
                 OBJECTS[random.below(OBJECTS.len())]
             };
-            if !phrase.contains("{}") || object == asked {
-                utility += value;
-            }
+            let on_topic = !phrase.contains("{}") || object == asked;
+            utility += if on_topic { value } else { OFF_TOPIC };
             phrase.replace("{}", object)
         })
         .collect();
