@@ -12,11 +12,46 @@ pub struct GpuOptions {
     /// Use kernels that exchange values inside a subgroup, where the device offers them with at
     /// least 8 lanes. `PREFGRAD_SUBGROUPS=0` in the environment switches them off as well.
     pub subgroups: bool,
+    /// How matrix products are computed; `None` is the faster design for the kind of device.
+    /// `PREFGRAD_MATMUL=registers` or `subgroup` in the environment overrides it.
+    pub matmul: Option<MatmulDesign>,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        Self { subgroups: true }
+        Self {
+            subgroups: true,
+            matmul: None,
+        }
+    }
+}
+
+/// How matrix products are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MatmulDesign {
+    /// A block of outputs a thread, in registers: for GPUs, and wherever there are no subgroups.
+    Registers,
+    /// Rows spread inside a subgroup: for software drivers, which are slow at loads.
+    Subgroup,
+}
+
+impl MatmulDesign {
+    /// The design for a device, where neither the environment nor `option` says otherwise.
+    fn pick(option: Option<Self>, subgroups: bool, device: wgpu::DeviceType) -> Self {
+        let fastest = if subgroups && device == wgpu::DeviceType::Cpu {
+            Self::Subgroup
+        } else {
+            Self::Registers
+        };
+        match std::env::var("PREFGRAD_MATMUL").as_deref() {
+            Ok("registers") => Self::Registers,
+            Ok("subgroup") => Self::Subgroup,
+            Ok(other) => {
+                log::warn!("PREFGRAD_MATMUL={other} is neither `registers` nor `subgroup`");
+                option.unwrap_or(fastest)
+            }
+            Err(_) => option.unwrap_or(fastest),
+        }
     }
 }
 
@@ -36,6 +71,7 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     subgroups: bool,
+    matmul: MatmulDesign,
     timestamps: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     faults: Arc<Mutex<Faults>>,
@@ -130,10 +166,11 @@ impl Gpu {
         let features = device.features();
         let allowed = options.subgroups
             && std::env::var("PREFGRAD_SUBGROUPS").map_or(true, |value| value != "0");
+        let subgroups =
+            allowed && features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 8;
         let inner = Inner {
-            subgroups: allowed
-                && features.contains(wgpu::Features::SUBGROUP)
-                && info.subgroup_min_size >= 8,
+            subgroups,
+            matmul: MatmulDesign::pick(options.matmul, subgroups, info.device_type),
             timestamps: features.contains(
                 wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             ),
@@ -188,6 +225,11 @@ impl Gpu {
         self.inner.subgroups
     }
 
+    /// How matrix products are computed on this device.
+    pub fn matmul_design(&self) -> MatmulDesign {
+        self.inner.matmul
+    }
+
     /// Whether [`crate::Plan::profile`] can time single dispatches.
     pub fn timestamps(&self) -> bool {
         self.inner.timestamps
@@ -198,8 +240,8 @@ impl Gpu {
         let info = self.info();
         let subgroups = if self.subgroups() { "on" } else { "off" };
         format!(
-            "{} ({:?}, {}), subgroups {subgroups}",
-            info.name, info.backend, info.driver_info
+            "{} ({:?}, {}), subgroups {subgroups}, matmul {:?}",
+            info.name, info.backend, info.driver_info, self.inner.matmul
         )
     }
 

@@ -6,7 +6,7 @@ mod profile;
 mod shader;
 mod tensor;
 
-pub use device::{Gpu, GpuOptions};
+pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};

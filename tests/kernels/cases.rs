@@ -3,7 +3,7 @@
 use prefgrad::Gpu;
 use prefgrad::check::{Case, Purpose, cases};
 
-use crate::gpu::{gpu, gpu_without_subgroups};
+use crate::gpu::{gpu, gpu_without_subgroups, matmul_gpus};
 
 /// Runs each case of `kernel` that is not for timing only.
 fn check(kernel: &str) {
@@ -42,7 +42,9 @@ fn check_cases(gpu: &Gpu, kernel: &str, keep: impl Fn(&Case) -> bool) {
 
 #[test]
 fn matmul() {
-    check("nn.matmul");
+    for gpu in matmul_gpus() {
+        check_on(gpu, "nn.matmul");
+    }
 }
 
 #[test]

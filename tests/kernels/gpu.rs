@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use prefgrad::{Gpu, GpuOptions};
+use prefgrad::{Gpu, GpuOptions, MatmulDesign};
 
 /// One device for the whole test binary.
 pub fn gpu() -> &'static Gpu {
@@ -14,7 +14,29 @@ pub fn gpu() -> &'static Gpu {
 pub fn gpu_without_subgroups() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| {
-        Gpu::with_options(GpuOptions { subgroups: false })
-            .expect("the tests need a GPU or the software driver")
+        let options = GpuOptions {
+            subgroups: false,
+            ..GpuOptions::default()
+        };
+        Gpu::with_options(options).expect("the tests need a GPU or the software driver")
+    })
+}
+
+/// The device with each design of matrix product that it can run.
+pub fn matmul_gpus() -> &'static [Gpu] {
+    static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
+    GPUS.get_or_init(|| {
+        let mut designs = vec![MatmulDesign::Registers];
+        if gpu().subgroups() {
+            designs.push(MatmulDesign::Subgroup);
+        }
+        let open = |design: &MatmulDesign| {
+            Gpu::with_options(GpuOptions {
+                matmul: Some(*design),
+                ..GpuOptions::default()
+            })
+        };
+        let gpus: Result<Vec<Gpu>, _> = designs.iter().map(open).collect();
+        gpus.expect("the tests need a GPU or the software driver")
     })
 }

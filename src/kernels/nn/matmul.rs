@@ -1,15 +1,20 @@
-//! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`.
+//! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`, and its form for subgroups.
 
-use crate::gpu::{Binding, Const, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Const, Cost, Dispatch, Lib, MatmulDesign, Plan, Shader, Tensor, Variant,
+};
 use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
 /// The kernel's text: an 8×8 block of outputs a thread, in registers.
 pub const SHADER: Shader = shader!("nn.matmul", "nn/matmul.wgsl", Core);
 
-const TILE: usize = 64;
+/// The kernel's form for subgroups: rows of A spread by broadcasts.
+pub const SUBGROUP: Shader = shader!("nn.matmul_subgroup", "nn/matmul_subgroup.wgsl", Subgroups);
+
 const OP: &str = "nn.matmul";
 const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+const BLOCKS: &Lib = lib!("lib.matmul.blocks", "matmul/blocks.wgsl");
 const ACCESS_VEC4: &Lib = lib!("lib.matmul.access_vec4", "matmul/access_vec4.wgsl");
 const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scalar.wgsl");
 const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
@@ -243,7 +248,8 @@ struct MatmulParams {
 
 /// Appends `out = epilogue(op(A)·op(B))`.
 ///
-/// Rows of the result past the live `m` are not written. Sums are in f32, along k in order.
+/// Rows of the result past the live `m` are not written. Sums are in f32, along k in order, four
+/// products at a time; [`Gpu::matmul_design`](crate::Gpu::matmul_design) decides how.
 ///
 /// # Errors
 ///
@@ -286,16 +292,23 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
     ];
     bindings.extend(io.epilogue.bindings());
     bindings.extend(counts);
+    let (shader, entry, tiles) = match plan.gpu().matmul_design() {
+        MatmulDesign::Registers => (&SHADER, "matmul", m.div_ceil(64) * n.div_ceil(64)),
+        MatmulDesign::Subgroup => {
+            let tiles_n = n.div_ceil(64).next_multiple_of(4);
+            (&SUBGROUP, "matmul_subgroup", m.div_ceil(32) * tiles_n)
+        }
+    };
     plan.push(&Dispatch {
         label: match sizes.layout {
             Layout::Nn => "nn.matmul.nn",
             Layout::Nt => "nn.matmul.nt",
             Layout::Tn => "nn.matmul.tn",
         },
-        shader: &SHADER,
+        shader,
         variant: Variant {
-            entry: "matmul",
-            libs: &[DISPATCH, live, GELU, access, io.epilogue.lib()],
+            entry,
+            libs: &[DISPATCH, live, GELU, BLOCKS, access, io.epilogue.lib()],
             consts: &[
                 ("TRANSPOSE_A", Const::Bool(transpose_a)),
                 ("TRANSPOSE_B", Const::Bool(transpose_b)),
@@ -303,7 +316,7 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         },
         params: bytemuck::bytes_of(&params),
         bindings: &bindings,
-        workgroups: (m.div_ceil(TILE) * n.div_ceil(TILE)) as u64,
+        workgroups: tiles as u64,
         cost: Cost {
             flops: 2 * (m * n * k) as u64,
             bytes: 4 * (m * k + k * n + m * n) as u64,
