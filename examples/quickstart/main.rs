@@ -10,18 +10,22 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Parser;
 use example_tools::files::{OutputFile, open_text, output_folder};
+use example_tools::hf_tokenizer::HfTokenizer;
 use example_tools::report::Report;
 use example_tools::statistics::{accuracy, spearman};
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
 use prefgrad::data::{
-    ByteTokenizer, ReadOptions, Record, TokenRecord, TokeniseOptions, read_records, tokenise,
+    ReadOptions, Record, TokenRecord, TokeniseOptions, Tokenizer, read_records, tokenise,
 };
 use prefgrad::model::{Gpt2Config, save_reward_model};
 use prefgrad::train::{RewardOptions, RewardTrainer, score_records};
 use serde_json::json;
 
-use world::{Comparison, ERROR_RATE, comparisons};
+use world::{Comparison, EOS, ERROR_RATE, PAD, comparisons, tokenizer_json};
+
+/// The longest question and answer together, in words and punctuation.
+const CONTEXT: usize = 64;
 
 /// Makes comparisons by people with a hidden preference, trains a reward model on them, and shows
 /// how well it found that preference.
@@ -62,26 +66,22 @@ fn main() -> Result<()> {
         gpu.info().name,
         gpu.info().driver_info
     );
+    let tokenizer = tokenizer(&args.out)?;
     let config = Gpt2Config {
-        vocab_size: 258,
-        n_positions: 160,
+        vocab_size: tokenizer.vocab_size(),
+        n_positions: CONTEXT,
         n_embd: 64,
         n_layer: 2,
         n_head: 4,
         n_inner: None,
         layer_norm_epsilon: 1e-5,
-        eos_token_id: Some(ByteTokenizer::EOS),
-        pad_token_id: Some(ByteTokenizer::PAD),
+        eos_token_id: tokenizer.eos_token_id(),
+        pad_token_id: tokenizer.pad_token_id(),
     };
-    let training = part(
-        &args.out,
-        "comparisons",
-        args.comparisons,
-        3 * args.seed,
-        &config,
-    )?;
-    let validation = part(&args.out, "validation", 300, 3 * args.seed + 1, &config)?;
-    let held_out = part(&args.out, "held_out", 500, 3 * args.seed + 2, &config)?;
+    let part = |name: &str, count: usize, seed: u64| part(&args.out, name, count, seed, &tokenizer);
+    let training = part("comparisons", args.comparisons, 3 * args.seed)?;
+    let validation = part("validation", 300, 3 * args.seed + 1)?;
+    let held_out = part("held_out", 1000, 3 * args.seed + 2)?;
     show_the_task(&training);
 
     let options = RewardOptions {
@@ -123,8 +123,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Writes this world's tokenizer where the model's goes, and loads it from there.
+fn tokenizer(out: &Path) -> Result<HfTokenizer> {
+    let path = out.join("tokenizer.json");
+    let mut file = OutputFile::create(&path)?;
+    write!(file, "{:#}", tokenizer_json())?;
+    file.commit()?;
+    let path = out.join("tokenizer_config.json");
+    let mut file = OutputFile::create(&path)?;
+    write!(file, "{:#}", json!({"eos_token": EOS, "pad_token": PAD}))?;
+    file.commit()?;
+    Ok(HfTokenizer::load(out)?)
+}
+
 /// Makes comparisons, writes them as a user's file would be, and reads that file.
-fn part(out: &Path, name: &str, count: usize, seed: u64, config: &Gpt2Config) -> Result<Part> {
+fn part(out: &Path, name: &str, count: usize, seed: u64, tokenizer: &HfTokenizer) -> Result<Part> {
     let world = comparisons(count, seed);
     let path = out.join(format!("{name}.jsonl"));
     let mut file = OutputFile::create(&path)?;
@@ -141,11 +154,11 @@ fn part(out: &Path, name: &str, count: usize, seed: u64, config: &Gpt2Config) ->
     let place = path.display().to_string();
     let texts = read_records(open_text(&path)?, &place, ReadOptions::default())?.records;
     let options = TokeniseOptions {
-        context: config.n_positions,
-        vocab_size: config.vocab_size,
+        context: CONTEXT,
+        vocab_size: tokenizer.vocab_size(),
         for_scoring: false,
     };
-    let tokens = tokenise(&texts, &place, &ByteTokenizer, options)?.records;
+    let tokens = tokenise(&texts, &place, tokenizer, options)?.records;
     Ok(Part {
         world,
         texts,

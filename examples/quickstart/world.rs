@@ -1,22 +1,25 @@
 //! A made-up world with a known preference: what people like about short answers, and how often
 //! they err when they compare two.
 
+use std::collections::BTreeSet;
+
 use prefgrad::data::Random;
+use serde_json::{Value, json};
 
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
 
-const OBJECTS: [&str; 8] = [
-    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
-];
+const OBJECTS: [&str; 3] = ["tap", "door", "lamp"];
+/// What advice about another thing than was asked about is worth.
+const OFF_TOPIC: f64 = -0.5;
 const QUESTIONS: [&str; 4] = [
     "How do I fix my {}?",
     "My {} is broken.",
     "Can you help with the {}?",
     "What is wrong with this {}?",
 ];
-/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: it counts only
-/// if it is the one that was asked about.
+/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: the phrase is
+/// worth this much only if it is the one that was asked about.
 const PHRASES: [(&str, f64); 16] = [
     ("check the {}", 1.0),
     ("open the {}", 1.0),
@@ -96,9 +99,8 @@ fn answer(random: &mut Random, asked: &str) -> Answer {
             } else {
                 OBJECTS[random.below(OBJECTS.len())]
             };
-            if !phrase.contains("{}") || object == asked {
-                utility += value;
-            }
+            let on_topic = !phrase.contains("{}") || object == asked;
+            utility += if on_topic { value } else { OFF_TOPIC };
             phrase.replace("{}", object)
         })
         .collect();
@@ -107,4 +109,56 @@ fn answer(random: &mut Random, asked: &str) -> Answer {
         text: phrases.join(", ") + ".",
         utility: (utility * 10.0_f64).round() / 10.0,
     }
+}
+
+/// The end of a text.
+pub const EOS: &str = "<eos>";
+/// Padding.
+pub const PAD: &str = "<pad>";
+
+/// A `tokenizer.json` in Hugging Face's format that knows each word of this world.
+pub fn tokenizer_json() -> Value {
+    let mut words = BTreeSet::new();
+    let phrases = PHRASES.iter().map(|(phrase, _)| *phrase);
+    for text in QUESTIONS
+        .into_iter()
+        .chain(phrases)
+        .chain(OBJECTS)
+        .chain([", ."])
+    {
+        // The same split as the pre-tokenizer's: words, and runs of punctuation.
+        for word in text.replace("{}", " ").split_whitespace() {
+            let end = word.trim_end_matches(|c: char| !c.is_alphanumeric());
+            words.extend([end, &word[end.len()..]].map(str::to_owned));
+        }
+    }
+    words.remove("");
+    let special = [EOS, PAD, "<unk>"].map(str::to_owned);
+    let vocabulary: serde_json::Map<String, Value> = special
+        .into_iter()
+        .chain(words)
+        .enumerate()
+        .map(|(id, word)| (word, json!(id)))
+        .collect();
+    let added: Vec<Value> = [EOS, PAD, "<unk>"]
+        .iter()
+        .enumerate()
+        .map(|(id, content)| {
+            json!({
+                "id": id, "content": content, "special": true, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false,
+            })
+        })
+        .collect();
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": null,
+        "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+    })
 }

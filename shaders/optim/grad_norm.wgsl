@@ -13,16 +13,17 @@
 // Bindings: 0 params, 2 grads (length, read four at a time), 3 partials (written), 4 all_partials
 // (partials, 4; read), 5 stats (4; read and written).
 //
-// Dispatch: partials a workgroup of 64 a 16,384 elements; finish one workgroup of 256. The order
-// of all sums is fixed.
+// Dispatch: partials a workgroup of 256 a 16,384 elements; finish one workgroup of 256. The
+// order of all sums is fixed.
 //
 // Source: Pascanu, Mikolov & Bengio 2013 (arXiv 1211.5063, algorithm 1); two ranges after Blue 1978
 // (ACM TOMS 4:1).
+const WG_SIZE: u32 = 256u;
 const LARGE: f32 = 1099511627776.0; // 2^40
 const SHRINK: f32 = 8.271806125530277e-25; // 2^-80
 const GROW: f32 = 1.2089258196146292e24; // 2^80
 const NEAR_OVERFLOW: u32 = 0x6c4ecb8fu; // the bits of 1e27
-const FOURS_PER_THREAD: u32 = 64u;
+const FOURS_PER_THREAD: u32 = 16u;
 
 struct Params {
     fours: u32,
@@ -37,7 +38,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read> all_partials: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> stats: array<f32>;
 
-var<workgroup> sh_sum: array<vec4<f32>, 256>;
+var<workgroup> sh_sum: array<vec4<f32>, WG_SIZE>;
 
 // { sum of squares, large sum of squares, not finite, 0 } of four elements
 fn careful_squares(g: vec4<f32>) -> vec4<f32> {
@@ -50,20 +51,20 @@ fn careful_squares(g: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(dot(low, low), dot(high, high), dot(bad, vec4<f32>(1.0)), 0.0);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WG_SIZE)
 fn grad_norm_partials(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = linear_workgroup(group, groups);
-    let first = index * 64u * FOURS_PER_THREAD;
+    let first = index * WG_SIZE * FOURS_PER_THREAD;
     if (first >= params.fours) {
         return;
     }
-    let end = min(first + 64u * FOURS_PER_THREAD, params.fours);
+    let end = min(first + WG_SIZE * FOURS_PER_THREAD, params.fours);
     var squares = vec4<f32>();
-    for (var i = first + local; i < end; i += 64u) {
+    for (var i = first + local; i < end; i += WG_SIZE) {
         let g = grads[i];
         squares += g * g;
     }
@@ -71,12 +72,12 @@ fn grad_norm_partials(
     // As integers the bits of infinities and of what is not a number are larger still.
     if (bitcast<u32>(sum.x) >= NEAR_OVERFLOW) {
         sum = vec4<f32>();
-        for (var i = first + local; i < end; i += 64u) {
+        for (var i = first + local; i < end; i += WG_SIZE) {
             sum += careful_squares(grads[i]);
         }
     }
     sh_sum[local] = sum;
-    for (var half = 32u; half > 0u; half /= 2u) {
+    for (var half = WG_SIZE / 2u; half > 0u; half /= 2u) {
         // Makes the sums of the previous round visible.
         workgroupBarrier();
         if (local < half) {
@@ -88,14 +89,14 @@ fn grad_norm_partials(
     }
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(WG_SIZE)
 fn grad_norm_finish(@builtin(local_invocation_index) local: u32) {
     var sum = vec4<f32>();
-    for (var i = local; i < params.partials; i += 256u) {
+    for (var i = local; i < params.partials; i += WG_SIZE) {
         sum += all_partials[i];
     }
     sh_sum[local] = sum;
-    for (var half = 128u; half > 0u; half /= 2u) {
+    for (var half = WG_SIZE / 2u; half > 0u; half /= 2u) {
         // Makes the sums of the previous round visible.
         workgroupBarrier();
         if (local < half) {

@@ -130,9 +130,8 @@ impl Gpt2Config {
         let value: Value =
             serde_json::from_str(&text).map_err(|error| refuse(format!("not JSON: {error}")))?;
         for (field, expected) in FIXED {
-            if let Some(found) = value.get(field)
-                && found.to_string() != expected
-            {
+            let found = value.get(field).map(Value::to_string);
+            if let Some(found) = found.filter(|found| found != expected) {
                 return Err(refuse(format!(
                     "{field} is {found}; only {expected} is implemented"
                 )));

@@ -6,7 +6,7 @@ use prefgrad::data::Tokenizer;
 
 use crate::shared;
 
-/// Word-level, and asks for truncation and padding.
+/// Word-level, and asks for truncation, padding and an end token.
 const SMALL: &str = r#"{
     "version": "1.0",
     "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
@@ -19,7 +19,10 @@ const SMALL: &str = r#"{
             "normalized": false, "special": true}],
     "normalizer": null,
     "pre_tokenizer": {"type": "Whitespace"},
-    "post_processor": null,
+    "post_processor": {"type": "TemplateProcessing",
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"</s>": {"id": "</s>", "ids": [3], "tokens": ["</s>"]}}},
     "decoder": null,
     "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2, "</s>": 3, "<pad>": 9},
         "unk_token": "?"}

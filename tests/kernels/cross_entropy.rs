@@ -13,9 +13,9 @@ use prefgrad::reference::nn::cross_entropy as reference;
 use prefgrad::reference::nn::matmul as reference_matmul;
 use prefgrad::{Error, Gpu, Plan, Tensor};
 
-use crate::compare::assert_close;
 use crate::gpu::{gpu, gpu_without_subgroups};
 use crate::support::golden::cases;
+use crate::tools::assert_values;
 
 struct Setup {
     gpu: Gpu,
@@ -178,9 +178,9 @@ fn equals_pytorch() {
             let setup = Setup::new(gpu, &logits.f32(), &identity, &targets, sizes);
             setup.run(1.0);
             let logprobs = setup.read(&setup.logprobs);
-            assert_close(&case.name, &logprobs, &case.output("logp").f64());
+            assert_values(&case.name, &logprobs, &case.output("logp").f64());
             let dlogits = setup.read(&setup.dhidden);
-            assert_close(&case.name, &dlogits, &case.gradient("logits").f64());
+            assert_values(&case.name, &dlogits, &case.gradient("logits").f64());
         }
     }
 }
@@ -236,9 +236,9 @@ fn gradients_through_a_product_and_the_loss_equal_finite_differences() {
         reference::cross_entropy(&hidden, head, &targets, width, 0.375).loss
     };
     let expected = numerical_gradient(|x| loss(x, &head), &x, 1e-5);
-    assert_close("dx", &setup.read(&dx), &expected);
+    assert_values("dx", &setup.read(&dx), &expected);
     let expected = numerical_gradient(|head| loss(&x, head), &head, 1e-5);
-    assert_close("dhead", &setup.dhead(), &expected);
+    assert_values("dhead", &setup.dhead(), &expected);
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn confident_predictions_keep_their_digits() {
             assert!(error < 1e-5, "{lead}: {error:e}");
             let mut expected = vec![-rest / (1.0 + rest)];
             expected.extend(odds.iter().map(|odds| odds / (1.0 + rest)));
-            assert_close("dhead", &setup.dhead(), &expected);
+            assert_values("dhead", &setup.dhead(), &expected);
         }
     }
 }
@@ -289,7 +289,7 @@ fn windows_and_chunks_change_nothing_but_rounding() {
     ] {
         let parts = run(windows, chunk);
         for (part, whole) in parts.iter().zip(&whole) {
-            assert_close("in parts", part, &wide(whole));
+            assert_values("in parts", part, &wide(whole));
         }
     }
     let bits =
@@ -313,7 +313,7 @@ fn a_frozen_head_and_gradients_that_add_up() {
     let dhidden = setup.read(&setup.dhidden);
     plan.submit();
     let doubled: Vec<f64> = once.iter().map(|&x| 2.0 * f64::from(x)).collect();
-    assert_close("dhead", &setup.dhead(), &doubled);
+    assert_values("dhead", &setup.dhead(), &doubled);
     assert_eq!(setup.read(&setup.dhidden), dhidden);
 }
 

@@ -6,7 +6,7 @@ use prefgrad::kernels::nn::layer_norm::{
     InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
     layer_norm_forward, layer_norm_partials_len,
 };
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use prefgrad::kernels::nn::matmul::Layout;
 use prefgrad::kernels::{Count, Size};
 use prefgrad::reference;
 use prefgrad::reference::compare::f32_bound;
@@ -16,7 +16,9 @@ use prefgrad::{Error, Gpu, Plan, Tensor};
 
 use crate::gpu::{gpu, gpu_without_subgroups};
 use crate::support::golden;
-use crate::tools::{assert_close, assert_same_bits, exact, from_f64, random, token_counts, zeros};
+use crate::tools::{
+    assert_close, assert_same_bits, exact, from_f64, product, random, token_counts, zeros,
+};
 
 /// Every tensor of a LayerNorm and of its backward.
 struct Layer {
@@ -170,23 +172,6 @@ fn gradients_in_the_middle_of_a_graph() {
         assert_close(gpu, "graph", &layer.dweight, &of_weight, 1e-5);
         assert_close(gpu, "graph", &layer.dbias, &of_bias, 1e-5);
     }
-}
-
-fn product(plan: &mut Plan, layout: Layout, [a, b, out]: [&Tensor; 3]) {
-    let io = MatmulIo {
-        a: Matrix::whole(a),
-        b: Matrix::whole(b),
-        out: Matrix::whole(out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
-    let sizes = MatmulSizes {
-        layout,
-        m: Size::fixed(out.shape()[0]),
-        n: out.shape()[1],
-        k: Size::fixed(a.shape()[1]),
-    };
-    matmul(plan, &io, &sizes).unwrap();
 }
 
 #[test]

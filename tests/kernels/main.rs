@@ -5,8 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attention;
 mod cases;
-mod compare;
 mod cross_entropy;
 mod embedding;
 mod gelu;

@@ -5,9 +5,9 @@ use prefgrad::kernels::optim::adamw::{AdamWHyper, AdamWIo, AdamWOptions, adamw};
 use prefgrad::kernels::optim::grad_norm::{GradNormIo, grad_norm, partial_rows};
 use prefgrad::{Plan, Tensor};
 
-use crate::compare::{assert_close, bits};
 use crate::gpu::gpu;
 use crate::support::golden::{Case, cases};
+use crate::tools::{assert_values, bits};
 
 /// Every parameter starts at a multiple of 64 elements, as a model's do.
 const PAD: usize = 64;
@@ -114,7 +114,7 @@ fn steps_with_clipping_equal_pytorch() {
                 &padded(&|i| format!("g{step}_{i}")),
             );
             let norm = case.output(&format!("norm{step}")).f64();
-            assert_close(
+            assert_values(
                 &format!("{} norm{step}", case.name),
                 &read(&setup.stats)[..1],
                 &norm,
@@ -123,7 +123,7 @@ fn steps_with_clipping_equal_pytorch() {
                 for i in 0..lens.len() {
                     let name = format!("p{i}_step{}", step + 1);
                     let expected = case.output(&name).f64();
-                    assert_close(&name, &part(&setup.params, i), &expected);
+                    assert_values(&name, &part(&setup.params, i), &expected);
                 }
             }
         }
@@ -131,7 +131,7 @@ fn steps_with_clipping_equal_pytorch() {
             for (name, tensor) in [("m", &setup.m), ("v", &setup.v)] {
                 let name = format!("{name}{i}");
                 let expected = case.output(&name).f64();
-                assert_close(
+                assert_values(
                     &format!("{} {name}", case.name),
                     &part(tensor, i),
                     &expected,
@@ -156,7 +156,7 @@ fn a_gradient_that_is_not_finite_skips_the_step_and_is_counted() {
     let plan = setup.plan(Some(1.0), 128);
     let good = values(2, 256, 1.0);
     setup.step(&plan, &options, 1, &good);
-    let state = || [&setup.params, &setup.m, &setup.v].map(bits);
+    let state = || [&setup.params, &setup.m, &setup.v].map(|tensor| bits(gpu(), tensor));
     let before = state();
     for (skipped, bad) in [(1.0, f32::NAN), (2.0, f32::NEG_INFINITY)] {
         let mut grads = good.clone();
@@ -229,7 +229,7 @@ fn the_same_inputs_give_the_same_bits() {
         for step in 1..4 {
             setup.step(&plan, &options, step, &values(step, 40_000, 1.0));
         }
-        [&setup.params, &setup.m, &setup.v, &setup.stats].map(bits)
+        [&setup.params, &setup.m, &setup.v, &setup.stats].map(|tensor| bits(gpu(), tensor))
     };
     assert_eq!(run(), run());
 }

@@ -10,9 +10,9 @@ use prefgrad::kernels::preference::pairwise_loss::{
 use prefgrad::reference::preference::pairwise_loss as reference;
 use prefgrad::{Error, Plan, Tensor};
 
-use crate::compare::{assert_close, bits};
 use crate::gpu::gpu;
 use crate::support::golden::cases;
+use crate::tools::{assert_values, bits};
 
 const PLAIN: Pair = Pair {
     weight: 1.0,
@@ -87,9 +87,9 @@ fn equals_pytorch() {
         setup.run(&options, None);
         let metrics = setup.metrics();
         let name = |what: &str| format!("{} {what}", case.name);
-        assert_close(&name("loss"), &metrics[..1], &case.output("loss").f64());
+        assert_values(&name("loss"), &metrics[..1], &case.output("loss").f64());
         let accuracy = metrics[1] / n as f32;
-        assert_close(
+        assert_values(
             &name("accuracy"),
             &[accuracy],
             &case.output("accuracy").f64(),
@@ -97,8 +97,8 @@ fn equals_pytorch() {
         let drewards: Vec<f32> = setup.drewards.read(gpu()).unwrap();
         let side =
             |side: usize| -> Vec<f32> { drewards.iter().skip(side).step_by(2).copied().collect() };
-        assert_close(&name("d rc"), &side(0), &case.gradient("rc").f64());
-        assert_close(&name("d rr"), &side(1), &case.gradient("rr").f64());
+        assert_values(&name("d rc"), &side(0), &case.gradient("rc").f64());
+        assert_values(&name("d rr"), &side(1), &case.gradient("rr").f64());
     }
 }
 
@@ -196,7 +196,7 @@ fn the_same_inputs_give_the_same_bits() {
     let runs: Vec<_> = (0..3)
         .map(|_| {
             setup.run(&PairwiseLossOptions::default(), None);
-            (bits(&setup.drewards), bits(&setup.metrics))
+            (bits(gpu(), &setup.drewards), bits(gpu(), &setup.metrics))
         })
         .collect();
     assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));

@@ -13,9 +13,9 @@ use prefgrad::reference::preference::pairwise_loss as reference_loss;
 use prefgrad::reference::preference::pooled_head as reference;
 use prefgrad::{Error, Plan, Tensor};
 
-use crate::compare::{assert_close, bits};
 use crate::gpu::gpu;
 use crate::support::golden::cases;
+use crate::tools::{assert_values, bits};
 
 struct Setup {
     hidden: Tensor,
@@ -117,10 +117,10 @@ fn equals_pytorch() {
         plan.submit();
         let name = |what: &str| format!("{} {what}", case.name);
         let reward = case.output("reward").f64();
-        assert_close(&name("reward"), &read(&setup.rewards), &reward);
+        assert_values(&name("reward"), &read(&setup.rewards), &reward);
         let dhidden = case.gradient("hidden").f64();
-        assert_close(&name("dhidden"), &read(&setup.dhidden), &dhidden);
-        assert_close(&name("dw"), &read(&setup.dw), &case.gradient("w").f64());
+        assert_values(&name("dhidden"), &read(&setup.dhidden), &dhidden);
+        assert_values(&name("dw"), &read(&setup.dw), &case.gradient("w").f64());
     }
 }
 
@@ -179,8 +179,8 @@ fn gradients_through_head_and_loss_equal_finite_differences() {
     let (hidden, w) = (wide(&hidden), wide(&w));
     let dhidden = numerical_gradient(|x| loss(x, &w), &hidden, 1e-5);
     let dw = numerical_gradient(|x| loss(&hidden, x), &w, 1e-5);
-    assert_close("dhidden", &read(&setup.dhidden), &dhidden);
-    assert_close("dw", &read(&setup.dw), &dw);
+    assert_values("dhidden", &read(&setup.dhidden), &dhidden);
+    assert_values("dw", &read(&setup.dw), &dw);
 }
 
 #[test]
@@ -195,7 +195,11 @@ fn the_same_inputs_give_the_same_bits() {
         .map(|_| {
             setup.dw.write(gpu(), &[0.5; 37]).unwrap();
             plan.submit();
-            (bits(&setup.rewards), bits(&setup.dhidden), bits(&setup.dw))
+            (
+                bits(gpu(), &setup.rewards),
+                bits(gpu(), &setup.dhidden),
+                bits(gpu(), &setup.dw),
+            )
         })
         .collect();
     assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));

@@ -2,6 +2,8 @@
 
 use prefgrad::check::values;
 use prefgrad::data::batch::Counts;
+use prefgrad::kernels::Size;
+use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use prefgrad::reference::compare::difference;
 use prefgrad::{Gpu, Plan, Tensor};
 
@@ -48,21 +50,47 @@ pub fn assert_close(gpu: &Gpu, what: &str, actual: &Tensor, expected: &[f64], bo
     );
 }
 
+/// Fails, naming what they are, where values are further than 1e-5 from `expected`.
+#[track_caller]
+pub fn assert_values(what: &str, actual: &[f32], expected: &[f64]) {
+    let difference = difference(actual, expected);
+    assert!(difference.error <= 1e-5, "{what}: {difference}");
+}
+
+/// The bits of a tensor, to compare runs.
+pub fn bits(gpu: &Gpu, tensor: &Tensor) -> Vec<u32> {
+    let values: Vec<f32> = tensor.read(gpu).unwrap();
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
 /// Replays the plan three times and fails where an output's bits differ; `reset` runs before each.
 #[track_caller]
 pub fn assert_same_bits(plan: &Plan, outputs: &[&Tensor], reset: impl Fn()) {
-    let bits = || -> Vec<Vec<u32>> {
+    let run = || -> Vec<Vec<u32>> {
         reset();
         plan.submit();
-        outputs
-            .iter()
-            .map(|tensor| {
-                let values = tensor.read::<f32>(plan.gpu()).unwrap();
-                values.iter().map(|x| x.to_bits()).collect()
-            })
-            .collect()
+        let outputs = outputs.iter();
+        outputs.map(|tensor| bits(plan.gpu(), tensor)).collect()
     };
-    let first = bits();
-    assert_eq!(first, bits());
-    assert_eq!(first, bits());
+    let first = run();
+    assert_eq!(first, run());
+    assert_eq!(first, run());
+}
+
+/// `out = op(a)·op(b)` of whole tensors.
+pub fn product(plan: &mut Plan, layout: Layout, [a, b, out]: [&Tensor; 3]) {
+    let io = MatmulIo {
+        a: Matrix::whole(a),
+        b: Matrix::whole(b),
+        out: Matrix::whole(out),
+        epilogue: Epilogue::Store,
+        counts: None,
+    };
+    let sizes = MatmulSizes {
+        layout,
+        m: Size::fixed(out.shape()[0]),
+        n: out.shape()[1],
+        k: Size::fixed(a.shape()[1]),
+    };
+    matmul(plan, &io, &sizes).unwrap();
 }

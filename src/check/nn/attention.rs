@@ -75,7 +75,8 @@ impl Run {
         self.segments.iter().map(convert).collect()
     }
 
-    fn counts(&self) -> Counts {
+    /// The live sizes that attention reads.
+    pub fn counts(&self) -> Counts {
         Counts {
             tokens: self.tokens as u32,
             segments: self.segments.len() as u32,
@@ -180,7 +181,7 @@ pub(super) fn cases() -> Vec<Case> {
             ..PLAIN
         },
         Spec {
-            name: "large scores",
+            name: "large scores, width 64",
             records: &[(6, &[4, 5])],
             heads: (2, 1, 64),
             query_scale: 1e4,

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("optim.grad_norm", "optim/grad_norm.wgsl", Core);
 
 /// Elements that one workgroup sums.
-const CHUNK: usize = 64 * 64 * 4;
+const CHUNK: usize = 256 * 16 * 4;
 const PARTIALS: &str = "optim.grad_norm_partials";
 const FINISH: &str = "optim.grad_norm_finish";
 

@@ -1,0 +1,9 @@
+//! The examples as a person runs them: their output, their files, and what they refuse.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod refused;
+mod resume;
+mod run;
+mod score;
+mod small;

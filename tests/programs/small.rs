@@ -1,0 +1,61 @@
+//! The programs that need no files.
+
+use std::path::Path;
+
+use crate::run::succeed;
+
+#[test]
+fn embed_finds_the_hosts_hidden_weights() {
+    let printed = succeed("embed", &[]);
+    // Each line: feature, hidden, found.
+    let rows: Vec<Vec<f64>> = printed
+        .lines()
+        .map(|line| {
+            line.split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect()
+        })
+        .filter(|row: &Vec<f64>| row.len() == 3)
+        .collect();
+    assert_eq!(rows.len(), 4, "{printed}");
+    for row in rows {
+        assert!((row[1] - row[2]).abs() < 0.15, "{printed}");
+    }
+}
+
+#[test]
+fn embed_prints_a_complete_shader() {
+    let printed = succeed("embed", &["--wgsl"]);
+    let module = naga::front::wgsl::parse_str(&printed).unwrap();
+    assert_eq!(module.entry_points.len(), 1);
+}
+
+#[test]
+fn doctor_finds_a_kernel_right() {
+    let printed = succeed("doctor", &["--kernel", "pairwise_loss"]);
+    assert!(
+        printed.contains("adapter") && printed.contains("preference.pairwise_loss"),
+        "{printed}"
+    );
+    assert!(printed.contains(" yes"), "{printed}");
+}
+
+#[test]
+fn quickstart_leaves_a_whole_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let printed = succeed(
+        "quickstart",
+        &["--out", out, "--comparisons", "200", "--steps", "5"],
+    );
+    assert!(printed.contains("most preferred"), "{printed}");
+    for name in [
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "comparisons.jsonl",
+        "curves.png",
+    ] {
+        assert!(Path::new(out).join(name).exists(), "{name}");
+    }
+}
