@@ -1,7 +1,9 @@
 //! Faults of drivers that give wrong results without an error.
 
 use crate::Result;
-use crate::gpu::{Binding, Capability, Cost, Dispatch, Gpu, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Capability, Cost, Dispatch, Gpu, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 
 /// Counts to a number that the shader reads, so that no compiler can know it.
 const COUNT: Shader = Shader {
@@ -26,6 +28,12 @@ fn loop_count() {
     capability: Capability::Core,
 };
 
+device_struct! {
+    struct LoopCountParams {
+        iterations: u32,
+    }
+}
+
 /// Whether the driver leaves a loop of more than 65,535 iterations early and silently, as
 /// lavapipe of Mesa 22.3 does. The crate's kernels stay clear of such loops.
 ///
@@ -44,7 +52,7 @@ pub fn ends_long_loops_early(gpu: &Gpu) -> Result<bool> {
             libs: &[],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&iterations),
+        params: Params::of(&LoopCountParams { iterations }),
         bindings: &[Binding::write(2, &counted)],
         workgroups: 1,
         cost: Cost::default(),

@@ -1,12 +1,15 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
 mod device;
+mod layout;
 mod plan;
 mod profile;
 mod shader;
 mod tensor;
 
 pub use device::{Gpu, GpuOptions, MatmulDesign};
+pub(crate) use layout::device_struct;
+pub use layout::{DeviceStruct, Field, Params};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};

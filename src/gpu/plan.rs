@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::shader::{Pipeline, Shader, Variant};
 use super::tensor::MIN_BYTES;
-use super::{Gpu, Tensor};
+use super::{Gpu, Params, Tensor};
 use crate::{Error, Result};
 
 /// How a kernel uses a binding.
@@ -74,8 +74,8 @@ pub struct Dispatch<'a> {
     pub shader: &'a Shader,
     /// Its variant.
     pub variant: Variant<'a>,
-    /// The parameter struct at binding 0; empty where the kernel has none.
-    pub params: &'a [u8],
+    /// The parameter struct at binding 0.
+    pub params: Params<'a>,
     /// The other bindings.
     pub bindings: &'a [Binding<'a>],
     /// How many workgroups, folded over the three dimensions by [`fold`].
@@ -131,7 +131,7 @@ impl Plan {
         let workgroups = fold(&self.gpu, dispatch.label, dispatch.workgroups)?;
         let mut slots = Vec::with_capacity(dispatch.bindings.len() + 1);
         let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
-        let params = match dispatch.params {
+        let params = match dispatch.params.bytes {
             [] => None,
             bytes => Some(self.params.push(&self.gpu, bytes)),
         };
@@ -142,7 +142,7 @@ impl Plan {
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer,
                     offset: *offset,
-                    size: wgpu::BufferSize::new(dispatch.params.len() as u64),
+                    size: wgpu::BufferSize::new(dispatch.params.bytes.len() as u64),
                 }),
             });
         }
@@ -157,12 +157,10 @@ impl Plan {
                 }),
             });
         }
-        let pipeline = dispatch.shader.pipeline(
-            &self.gpu,
-            &dispatch.variant,
-            &slots,
-            dispatch.params.len(),
-        )?;
+        let pipeline =
+            dispatch
+                .shader
+                .pipeline(&self.gpu, &dispatch.variant, &slots, dispatch.params)?;
         let bind_group = self
             .gpu
             .guarded(wgpu::ErrorFilter::Validation, || {

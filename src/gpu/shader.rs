@@ -1,6 +1,6 @@
 //! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
 
-use super::{Access, Gpu};
+use super::{Access, Field, Gpu, Params};
 use crate::{Error, Result};
 
 /// What a kernel's text needs beyond core WebGPU.
@@ -94,7 +94,7 @@ impl Shader {
         gpu: &Gpu,
         variant: &Variant<'_>,
         slots: &[(u32, Access)],
-        params_size: usize,
+        params: Params<'_>,
     ) -> Result<std::sync::Arc<Pipeline>> {
         if self.capability == Capability::Subgroups && !gpu.subgroups() {
             return Err(Error::Shader {
@@ -105,7 +105,7 @@ impl Shader {
         }
         gpu.pipeline(self.key(variant, slots), || {
             gpu.guarded(wgpu::ErrorFilter::Validation, || {
-                self.compile(gpu, variant, slots, params_size)
+                self.compile(gpu, variant, slots, params)
             })
             .map_err(|detail| Error::Shader {
                 shader: format!("{}.{}", self.name, variant.entry),
@@ -119,7 +119,7 @@ impl Shader {
         gpu: &Gpu,
         variant: &Variant<'_>,
         slots: &[(u32, Access)],
-        params_size: usize,
+        params: Params<'_>,
     ) -> Pipeline {
         let device = gpu.device();
         let label = format!("{}.{}", self.name, variant.entry);
@@ -171,7 +171,8 @@ impl Shader {
                 capability: self.capability,
                 wgsl: self.wgsl(variant),
                 bindings: slots.to_vec(),
-                params_size,
+                params_size: params.bytes.len(),
+                params: params.fields,
             },
             pipeline,
             layout,
@@ -194,6 +195,8 @@ pub struct CompiledShader {
     pub bindings: Vec<(u32, Access)>,
     /// The size in bytes of the parameter struct at binding 0; 0 without one.
     pub params_size: usize,
+    /// Its members.
+    pub params: &'static [Field],
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Gpu;
+use super::{DeviceStruct, Gpu};
 use crate::{Error, Result};
 
 /// What a tensor can hold: any plain struct whose layout equals the shader's.
@@ -21,6 +21,10 @@ impl Element for u32 {
 }
 impl Element for i32 {
     const NAME: &'static str = "i32";
+}
+
+impl<T: DeviceStruct> Element for T {
+    const NAME: &'static str = T::NAME;
 }
 
 /// The smallest buffer: an empty tensor still needs something to bind, one element at least.

@@ -1,6 +1,6 @@
 //! The functions that WGSL lacks, element by element.
 
-use prefgrad::{Binding, Capability, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use prefgrad::{Binding, Capability, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant};
 
 use crate::gpu::gpu;
 
@@ -46,7 +46,7 @@ fn probe(entry: &str, x: &[f32]) -> Vec<f32> {
             libs: &[&NUMERICS],
             consts: &[],
         },
-        params: &[],
+        params: Params::NONE,
         bindings: &[Binding::read(1, &input), Binding::write(2, &output)],
         workgroups: x.len().div_ceil(64) as u64,
         cost: Cost::default(),

@@ -1,7 +1,9 @@
 //! Causal grouped-query attention over a packed run with shared prefixes: `shaders/nn/attention*`.
 
 use crate::data::batch::{Segment, TILE_ROWS, Tile};
-use crate::gpu::{Binding, Const, Cost, Dispatch, Gpu, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -154,16 +156,16 @@ pub struct AttentionBackwardIo<'a> {
     pub dqkv: &'a Tensor,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct AttentionParams {
-    tiles: u32,
-    tiles_count: u32,
-    heads: u32,
-    kv_heads: u32,
-    scale: f32,
-    width4: u32,
-    pad: [u32; 2],
+device_struct! {
+    struct AttentionParams {
+        tiles: u32,
+        tiles_count: u32,
+        heads: u32,
+        kv_heads: u32,
+        scale: f32,
+        width4: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl AttentionParams {
@@ -345,7 +347,7 @@ fn push(
             libs,
             consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (sizes.tiles.capacity * kernel.groups) as u64,
         cost: Cost {

@@ -1,7 +1,7 @@
 //! Sums over rows, the gradient of a bias: `shaders/nn/bias_gradient.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{
     CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, live_lib,
     shader, to_u32,
@@ -31,13 +31,13 @@ pub fn bias_gradient_partials_len(rows: usize, columns: usize) -> usize {
     rows.div_ceil(CHUNK_ROWS) * columns
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct BiasGradientParams {
-    rows: u32,
-    rows_count: u32,
-    columns: u32,
-    pad: u32,
+device_struct! {
+    struct BiasGradientParams {
+        rows: u32,
+        rows_count: u32,
+        columns: u32,
+        pad: u32,
+    }
 }
 
 /// Appends `dbias[n] += Σ_t dy[t, n]` over the live rows: two dispatches.
@@ -80,7 +80,7 @@ pub fn bias_gradient(
         label: "nn.bias_gradient_chunks",
         shader: &SHADER,
         variant: variant("bias_gradient_chunks"),
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (rows.capacity.div_ceil(CHUNK_ROWS) * groups).div_ceil(THREADS) as u64,
         cost: Cost {
@@ -94,7 +94,7 @@ pub fn bias_gradient(
         label: "nn.bias_gradient_total",
         shader: &SHADER,
         variant: variant("bias_gradient_total"),
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: groups.div_ceil(THREADS) as u64,
         cost: Cost {

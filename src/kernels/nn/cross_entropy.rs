@@ -4,7 +4,9 @@
 use super::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use super::zero_rows::zero_rows;
 use crate::data::batch::{RowList, Target};
-use crate::gpu::{Binding, Const, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{
     Count, DISPATCH, NUMERICS, Size, counts_lib, expect_shape, lib, shader, to_u32,
 };
@@ -99,24 +101,24 @@ impl Chunk {
     }
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct CrossEntropyParams {
-    rows: u32,
-    targets_count: u32,
-    start: u32,
-    vocab: u32,
-    stride: u32,
-    target_scale: f32,
+device_struct! {
+    struct CrossEntropyParams {
+        rows: u32,
+        targets_count: u32,
+        start: u32,
+        vocab: u32,
+        stride: u32,
+        target_scale: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct CrossEntropyRowsParams {
-    rows: u32,
-    count: u32,
-    start: u32,
-    width: u32,
+device_struct! {
+    struct CrossEntropyRowsParams {
+        rows: u32,
+        count: u32,
+        start: u32,
+        width: u32,
+    }
 }
 
 /// Appends the cross-entropy of every target and, where asked for, its gradients, a chunk of
@@ -267,7 +269,7 @@ fn push_rows<'a>(
             libs: &[DISPATCH, live],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: params.rows.into(),
         cost: Cost {
@@ -343,7 +345,7 @@ fn push_softmax(
             libs: &[DISPATCH, live, NUMERICS, ROW],
             consts: &[("BACKWARD", Const::Bool(backward))],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: chunk.rows.div_ceil(rows_per_group) as u64,
         cost: Cost {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::batch::Target;
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::metrics::metrics_slots;
 use crate::kernels::{Count, NUMERICS, counts_lib, expect_shape, shader, to_u32};
 
@@ -29,13 +29,13 @@ pub struct CrossEntropyStatisticsIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct CrossEntropyStatisticsParams {
-    targets: u32,
-    targets_count: u32,
-    slots: u32,
-    target_scale: f32,
+device_struct! {
+    struct CrossEntropyStatisticsParams {
+        targets: u32,
+        targets_count: u32,
+        slots: u32,
+        target_scale: f32,
+    }
 }
 
 /// Appends the figures over all targets as one row of metrics: `target_scale Σ -weight logprob`,
@@ -77,7 +77,7 @@ pub fn cross_entropy_statistics(
             libs: &[live, NUMERICS],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: 1,
         cost: Cost {

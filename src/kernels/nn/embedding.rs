@@ -1,7 +1,9 @@
 //! Token and position embeddings: `shaders/nn/embedding.wgsl`.
 
 use crate::data::batch::RowList;
-use crate::gpu::{Binding, Cost, Dispatch, Gpu, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Cost, Dispatch, Gpu, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -122,15 +124,15 @@ pub struct EmbeddingBackwardIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct EmbeddingParams {
-    items: u32,
-    items_count: u32,
-    columns: u32,
-    window_first: u32,
-    window_rows: u32,
-    pad: [u32; 3],
+device_struct! {
+    struct EmbeddingParams {
+        items: u32,
+        items_count: u32,
+        columns: u32,
+        window_first: u32,
+        window_rows: u32,
+        pad: [u32; 3],
+    }
 }
 
 fn params(items: Size, columns: usize, window: Window) -> Result<EmbeddingParams> {
@@ -195,7 +197,7 @@ pub fn embedding_forward(
             libs: &[DISPATCH, live, access],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (rows.capacity * groups).div_ceil(THREADS) as u64,
         cost: Cost {
@@ -250,7 +252,7 @@ pub fn embedding_backward(
             libs: &[DISPATCH, live, access],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (lists.capacity * groups).div_ceil(THREADS) as u64,
         cost: Cost {

@@ -1,6 +1,8 @@
 //! GELU in its tanh form: `shaders/nn/gelu.wgsl`.
 
-use crate::gpu::{Binding, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -37,13 +39,13 @@ pub struct GeluBackwardIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct GeluParams {
-    rows: u32,
-    rows_count: u32,
-    columns: u32,
-    pad: u32,
+device_struct! {
+    struct GeluParams {
+        rows: u32,
+        rows_count: u32,
+        columns: u32,
+        pad: u32,
+    }
 }
 
 /// Appends `y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, element by element.
@@ -153,7 +155,7 @@ fn push(
             libs: &[DISPATCH, live, access, GELU, of_columns],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (rows.capacity * groups).div_ceil(ITEMS_A_WORKGROUP) as u64,
         cost,

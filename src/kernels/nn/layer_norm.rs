@@ -1,7 +1,9 @@
 //! LayerNorm over rows: `shaders/nn/layer_norm.wgsl` and `layer_norm_subgroup.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Binding, Const, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{
     CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, lib,
     live_lib, shader, to_u32,
@@ -90,13 +92,13 @@ pub fn layer_norm_partials_len(rows: usize, columns: usize) -> usize {
     rows.div_ceil(CHUNK_ROWS) * 2 * columns
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct LayerNormParams {
-    rows: u32,
-    rows_count: u32,
-    columns: u32,
-    eps: f32,
+device_struct! {
+    struct LayerNormParams {
+        rows: u32,
+        rows_count: u32,
+        columns: u32,
+        eps: f32,
+    }
 }
 
 impl LayerNormSizes {
@@ -244,7 +246,7 @@ impl RowDispatch {
                 libs,
                 consts: &[("ACCUMULATE", Const::Bool(self.accumulate))],
             },
-            params: bytemuck::bytes_of(params),
+            params: Params::of(params),
             bindings: &bindings,
             workgroups: workgroups as u64,
             cost: self.cost,
@@ -281,7 +283,7 @@ fn push_parameter_gradients(
         label: "nn.layer_norm_backward_chunks",
         shader: &SHADER,
         variant: variant("layer_norm_chunks"),
-        params: bytemuck::bytes_of(params),
+        params: Params::of(params),
         bindings: &bindings,
         workgroups: (chunks * groups).div_ceil(THREADS) as u64,
         cost: Cost {
@@ -299,7 +301,7 @@ fn push_parameter_gradients(
         label: "nn.layer_norm_backward_total",
         shader: &SHADER,
         variant: variant("layer_norm_total"),
-        params: bytemuck::bytes_of(params),
+        params: Params::of(params),
         bindings: &bindings,
         workgroups: groups.div_ceil(THREADS) as u64,
         cost: Cost {

@@ -1,7 +1,8 @@
 //! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`, and its form for subgroups.
 
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Lib, MatmulDesign, Plan, Shader, Tensor, Variant,
+    Binding, Const, Cost, Dispatch, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Variant,
+    device_struct,
 };
 use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
@@ -229,21 +230,21 @@ impl MatmulSizes {
     }
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct MatmulParams {
-    m: u32,
-    n: u32,
-    k: u32,
-    m_count: u32,
-    k_count: u32,
-    a_offset: u32,
-    a_stride: u32,
-    b_offset: u32,
-    b_stride: u32,
-    out_offset: u32,
-    out_stride: u32,
-    start: u32,
+device_struct! {
+    struct MatmulParams {
+        m: u32,
+        n: u32,
+        k: u32,
+        m_count: u32,
+        k_count: u32,
+        a_offset: u32,
+        a_stride: u32,
+        b_offset: u32,
+        b_stride: u32,
+        out_offset: u32,
+        out_stride: u32,
+        start: u32,
+    }
 }
 
 /// Appends `out = epilogue(op(A)·op(B))`.
@@ -314,7 +315,7 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
                 ("TRANSPOSE_B", Const::Bool(transpose_b)),
             ],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: tiles as u64,
         cost: Cost {

@@ -1,7 +1,7 @@
 //! Clearing the rows of a batch: `shaders/nn/zero_rows.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{Count, DISPATCH, counts_lib, expect_shape, shader, to_u32};
 
 /// The kernel's text.
@@ -9,12 +9,12 @@ pub const SHADER: Shader = shader!("nn.zero_rows", "nn/zero_rows.wgsl", Core);
 
 const OP: &str = "nn.zero_rows";
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct ZeroRowsParams {
-    rows: u32,
-    rows_count: u32,
-    width: u32,
+device_struct! {
+    struct ZeroRowsParams {
+        rows: u32,
+        rows_count: u32,
+        width: u32,
+    }
 }
 
 /// Appends `out[t, :] = 0` for the live tokens `t` of `out` (T, C); for all without counts.
@@ -46,7 +46,7 @@ pub fn zero_rows(plan: &mut Plan, out: &Tensor, counts: Option<&Tensor>) -> Resu
             libs: &[DISPATCH, live],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: (rows * width).div_ceil(1024) as u64,
         cost: Cost {

@@ -1,7 +1,7 @@
 //! AdamW over a window of parameters: `shaders/optim/adamw.wgsl`.
 
 use super::grad_norm::expect_fours;
-use crate::gpu::{Binding, Cost, Dispatch, Element, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{DISPATCH, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
@@ -25,33 +25,29 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
 }
 
-/// What the device needs of a step's hyper-parameters, 32 bytes; the host writes it each step.
-///
-/// Differences such as `1 - beta2` are taken in `f64` first: of an `f32` they would keep four
-/// digits.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct AdamWHyper {
-    /// `beta1`
-    pub beta1: f32,
-    /// `1 - beta1`
-    pub one_minus_beta1: f32,
-    /// `beta2`
-    pub beta2: f32,
-    /// `1 - beta2`
-    pub one_minus_beta2: f32,
-    /// Added to the root of the second moment.
-    pub eps: f32,
-    /// `lr / (1 - beta1^t)`
-    pub step_size: f32,
-    /// `sqrt(1 - beta2^t)`
-    pub root_correction2: f32,
-    /// `1 - lr weight_decay`
-    pub decay: f32,
-}
-
-impl Element for AdamWHyper {
-    const NAME: &'static str = "AdamWHyper";
+device_struct! {
+    /// What the device needs of a step's hyper-parameters, 32 bytes; the host writes it each step.
+    ///
+    /// Differences such as `1 - beta2` are taken in `f64` first: of an `f32` they would keep four
+    /// digits.
+    pub struct AdamWHyper {
+        /// `beta1`
+        pub beta1: f32,
+        /// `1 - beta1`
+        pub one_minus_beta1: f32,
+        /// `beta2`
+        pub beta2: f32,
+        /// `1 - beta2`
+        pub one_minus_beta2: f32,
+        /// Added to the root of the second moment.
+        pub eps: f32,
+        /// `lr / (1 - beta1^t)`
+        pub step_size: f32,
+        /// `sqrt(1 - beta2^t)`
+        pub root_correction2: f32,
+        /// `1 - lr weight_decay`
+        pub decay: f32,
+    }
 }
 
 impl AdamWHyper {
@@ -90,11 +86,11 @@ pub struct AdamWIo<'a> {
     pub hyper: &'a Tensor,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct AdamWParams {
-    fours: u32,
-    decayed_fours: u32,
+device_struct! {
+    struct AdamWParams {
+        fours: u32,
+        decayed_fours: u32,
+    }
 }
 
 /// Appends one step over the whole window: clipped gradient, AdamW in PyTorch's order, gradients
@@ -139,7 +135,7 @@ pub fn adamw(plan: &mut Plan, io: &AdamWIo<'_>, decayed: usize) -> Result<()> {
             libs: &[DISPATCH],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &[
             Binding::uniform(1, io.hyper),
             Binding::write(2, io.params),

@@ -1,6 +1,6 @@
 //! The global gradient norm: `shaders/optim/grad_norm.wgsl`.
 
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{DISPATCH, NUMERICS, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
@@ -23,13 +23,13 @@ pub struct GradNormIo<'a> {
     pub stats: &'a Tensor,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct GradNormParams {
-    fours: u32,
-    first_partial: u32,
-    partials: u32,
-    max_norm: f32,
+device_struct! {
+    struct GradNormParams {
+        fours: u32,
+        first_partial: u32,
+        partials: u32,
+        max_norm: f32,
+    }
 }
 
 /// Rows of partial sums that a piece of `len` elements needs.
@@ -78,7 +78,7 @@ pub fn grad_norm(plan: &mut Plan, io: &GradNormIo<'_>, max_norm: Option<f32>) ->
             libs: &[DISPATCH, NUMERICS],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &[Binding::read(4, io.partials), Binding::write(5, io.stats)],
         workgroups: 1,
         cost: Cost {
@@ -102,7 +102,7 @@ fn push_partials(
             libs: &[DISPATCH, NUMERICS],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &[Binding::read(2, grads), Binding::write(3, partials)],
         workgroups: partial_rows(grads.len()) as u64,
         cost: Cost {

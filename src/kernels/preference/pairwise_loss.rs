@@ -2,7 +2,7 @@
 //! `shaders/preference/pairwise_statistics.wgsl`.
 
 use crate::data::batch::Pair;
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::metrics::metrics_slots;
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, shader, to_u32};
 use crate::{Error, Result};
@@ -59,14 +59,14 @@ pub struct PairwiseLossIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PairwiseLossParams {
-    pairs: u32,
-    pairs_count: u32,
-    label_smoothing: f32,
-    center_rewards_coefficient: f32,
-    pair_scale: f32,
+device_struct! {
+    struct PairwiseLossParams {
+        pairs: u32,
+        pairs_count: u32,
+        label_smoothing: f32,
+        center_rewards_coefficient: f32,
+        pair_scale: f32,
+    }
 }
 
 /// Appends the Bradley-Terry loss of each pair and its gradient, in one dispatch.
@@ -115,7 +115,7 @@ pub fn pairwise_loss(
             libs: &[DISPATCH, live, NUMERICS],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: pairs.div_ceil(64) as u64,
         cost: Cost {
@@ -138,13 +138,13 @@ pub struct PairwiseStatisticsIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PairwiseStatisticsParams {
-    pairs: u32,
-    pairs_count: u32,
-    slots: u32,
-    pair_scale: f32,
+device_struct! {
+    struct PairwiseStatisticsParams {
+        pairs: u32,
+        pairs_count: u32,
+        slots: u32,
+        pair_scale: f32,
+    }
 }
 
 /// Appends the figures over all pairs as one row of metrics: `pair_scale Σ loss`, the number of
@@ -186,7 +186,7 @@ pub fn pairwise_statistics(
             libs: &[live, NUMERICS],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: 1,
         cost: Cost {

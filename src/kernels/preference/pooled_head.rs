@@ -1,7 +1,7 @@
 //! The scalar reward head: `shaders/preference/pooled_head.wgsl`.
 
 use crate::data::batch::{Answer, RowList};
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::nn::zero_rows::zero_rows;
 use crate::kernels::{Count, DISPATCH, counts_lib, expect_shape, shader, to_u32};
 use crate::{Error, Result};
@@ -17,14 +17,14 @@ const FORWARD: &str = "preference.pooled_head_forward";
 const DHIDDEN: &str = "preference.pooled_head_dhidden";
 const DW: &str = "preference.pooled_head_dw";
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct PooledHeadParams {
-    answers: u32,
-    answers_count: u32,
-    lists: u32,
-    lists_count: u32,
-    width: u32,
+device_struct! {
+    struct PooledHeadParams {
+        answers: u32,
+        answers_count: u32,
+        lists: u32,
+        lists_count: u32,
+        width: u32,
+    }
 }
 
 /// The tensors of [`pooled_head_forward`].
@@ -190,7 +190,7 @@ fn push<'a>(
             libs: &[DISPATCH, live],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: workgroups as u64,
         cost: Cost {

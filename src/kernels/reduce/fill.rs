@@ -1,7 +1,7 @@
 //! One value everywhere: `shaders/reduce/fill.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Binding, Cost, Dispatch, Plan, Shader, Tensor, Variant};
+use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{DISPATCH, columns_lib, shader, to_u32};
 
 /// The kernel's text.
@@ -12,12 +12,12 @@ const ITEMS_A_WORKGROUP: usize = 1024;
 /// The largest offset alignment that a device may ask for, in elements.
 const ALIGNMENT: usize = 64;
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct FillParams {
-    count: u32,
-    value: u32,
-    pad: [u32; 2],
+device_struct! {
+    struct FillParams {
+        count: u32,
+        value: u32,
+        pad: [u32; 2],
+    }
 }
 
 /// Appends `out[i] = value` for every element of an f32 tensor, which may be larger than one
@@ -65,7 +65,7 @@ fn push(plan: &mut Plan, out: &Tensor, value: f32) -> Result<()> {
             libs: &[DISPATCH, access, super::bits_lib(len)],
             consts: &[],
         },
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &[Binding::write(2, out)],
         workgroups: groups.div_ceil(ITEMS_A_WORKGROUP) as u64,
         cost: Cost {

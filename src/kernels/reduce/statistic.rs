@@ -1,6 +1,8 @@
 //! Sum, moments, extremes and the count of non-finite values: `shaders/reduce/statistic.wgsl`.
 
-use crate::gpu::{Binding, Cost, Dispatch, Lib, Plan, Shader, Tensor, Variant};
+use crate::gpu::{
+    Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::{
     DISPATCH, Size, columns_lib, expect_scratch, expect_shape, lib, live_lib, shader, to_u32,
 };
@@ -94,13 +96,13 @@ pub struct StatisticIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct StatisticParams {
-    rows: u32,
-    rows_count: u32,
-    columns: u32,
-    pad: u32,
+device_struct! {
+    struct StatisticParams {
+        rows: u32,
+        rows_count: u32,
+        columns: u32,
+        pad: u32,
+    }
 }
 
 /// Appends a statistic of all values of the live rows: two dispatches.
@@ -165,7 +167,7 @@ pub fn statistic(
         label: chunks,
         shader: &SHADER,
         variant: variant("statistic_chunks"),
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: len.div_ceil(CHUNK) as u64,
         cost: Cost {
@@ -179,7 +181,7 @@ pub fn statistic(
         label: total,
         shader: &SHADER,
         variant: variant("statistic_total"),
-        params: bytemuck::bytes_of(&params),
+        params: Params::of(&params),
         bindings: &bindings,
         workgroups: 1,
         cost: Cost {

@@ -1,0 +1,83 @@
+//! The variants under test: whatever gets compiled for the known-answer cases and for a model.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use prefgrad::check::{Purpose, cases};
+use prefgrad::data::Capacity;
+use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
+use prefgrad::model::{Gpt2Config, RewardModel};
+use prefgrad::train::{AdamW, Optimizer};
+use prefgrad::{CompiledShader, Gpu, GpuOptions, MatmulDesign};
+
+/// Every variant, each text once.
+pub fn shaders() -> &'static [CompiledShader] {
+    static ALL: OnceLock<Vec<CompiledShader>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut all = BTreeMap::new();
+        for options in devices() {
+            let gpu =
+                Gpu::with_options(options).expect("the tests need a GPU or the software driver");
+            build_everything(&gpu);
+            for shader in gpu.compiled() {
+                let key = (shader.wgsl.clone(), shader.entry.clone());
+                all.entry(key).or_insert(shader);
+            }
+        }
+        all.into_values().collect()
+    })
+}
+
+/// What a variant is called in messages.
+pub fn name(shader: &CompiledShader) -> String {
+    let consts: Vec<&str> = shader
+        .wgsl
+        .lines()
+        .take_while(|line| line.starts_with("const ") || line.starts_with("enable "))
+        .collect();
+    format!("{}.{} [{}]", shader.name, shader.entry, consts.join(" "))
+}
+
+fn devices() -> Vec<GpuOptions> {
+    let by = |subgroups, matmul| GpuOptions {
+        subgroups,
+        matmul: Some(matmul),
+    };
+    let mut devices = vec![by(false, MatmulDesign::Registers)];
+    let default = Gpu::new().expect("the tests need a GPU or the software driver");
+    if default.subgroups() {
+        devices.push(by(true, MatmulDesign::Subgroup));
+    } else {
+        println!("this device has no subgroups: variants that need them are not tested");
+    }
+    devices
+}
+
+fn build_everything(gpu: &Gpu) {
+    for case in cases().iter().filter(|c| c.purpose == Purpose::Answer) {
+        if let Err(error) = case.build(gpu) {
+            panic!("{} {}: {error}", case.kernel, case.name);
+        }
+    }
+    let config = Gpt2Config {
+        vocab_size: 40,
+        n_positions: 32,
+        n_embd: 32,
+        n_layer: 1,
+        n_head: 2,
+        n_inner: None,
+        layer_norm_epsilon: 1e-5,
+        eos_token_id: None,
+        pad_token_id: None,
+    };
+    let capacity = Capacity {
+        tokens: 64,
+        segments: 8,
+        answers: 8,
+        pairs: 4,
+        targets: 64,
+    };
+    let model = RewardModel::to_train(gpu, &config, capacity, &PairwiseLossOptions::default())
+        .expect("a small model fits");
+    Optimizer::new(gpu, model.parameters(), AdamW::default()).expect("its optimiser fits");
+}
