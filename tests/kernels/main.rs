@@ -6,6 +6,7 @@
 mod support;
 
 mod attention;
+mod attention_golden;
 mod cases;
 mod compare;
 mod cross_entropy;
