@@ -1,5 +1,9 @@
 CARGO ?= cargo
 
+# Without it the software driver complains on every start; nothing is written there.
+XDG_RUNTIME_DIR ?= $(CURDIR)/target
+export XDG_RUNTIME_DIR
+
 .PHONY: demo test lint doc bench wasm driver
 
 # Trains a reward model on comparisons that the program makes itself, and shows what it learned.

@@ -9,17 +9,16 @@ use serde_json::{Value, json};
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
 
-const OBJECTS: [&str; 3] = ["tap", "door", "lamp"];
-/// What advice about another thing than was asked about is worth.
-const OFF_TOPIC: f64 = -0.5;
+const OBJECTS: [&str; 8] = [
+    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
+];
 const QUESTIONS: [&str; 4] = [
     "How do I fix my {}?",
     "My {} is broken.",
     "Can you help with the {}?",
     "What is wrong with this {}?",
 ];
-/// Phrases, and what each adds to an answer's utility. `{}` becomes some object: the phrase is
-/// worth this much only if it is the one that was asked about.
+/// Phrases, and what each adds to an answer's utility; `{}` is the object that was asked about.
 const PHRASES: [(&str, f64); 16] = [
     ("check the {}", 1.0),
     ("open the {}", 1.0),
@@ -88,26 +87,23 @@ fn comparison(random: &mut Random) -> Comparison {
     }
 }
 
-/// Two to four phrases.
+/// Two to four phrases. People go by their sum, and count the last one twice: what is said at the
+/// end is remembered best (the peak-end rule, Kahneman et al. 1993, doi:10.1111/j.1467-9280.1993.tb00589.x).
+/// Counting words alone cannot find that.
 fn answer(random: &mut Random, asked: &str) -> Answer {
-    let mut utility = 0.0;
-    let phrases: Vec<String> = (0..2 + random.below(3))
-        .map(|_| {
-            let (phrase, value) = PHRASES[random.below(PHRASES.len())];
-            let object = if random.below(2) == 0 {
-                asked
-            } else {
-                OBJECTS[random.below(OBJECTS.len())]
-            };
-            let on_topic = !phrase.contains("{}") || object == asked;
-            utility += if on_topic { value } else { OFF_TOPIC };
-            phrase.replace("{}", object)
-        })
+    let chosen: Vec<(&str, f64)> = (0..2 + random.below(3))
+        .map(|_| PHRASES[random.below(PHRASES.len())])
         .collect();
-    // Utilities are sums of tenths: round away what floating point adds.
+    let sum: f64 = chosen.iter().map(|(_, value)| value).sum();
+    let last = chosen.last().map_or(0.0, |(_, value)| *value);
+    let phrases: Vec<String> = chosen
+        .iter()
+        .map(|(phrase, _)| phrase.replace("{}", asked))
+        .collect();
     Answer {
         text: phrases.join(", ") + ".",
-        utility: (utility * 10.0_f64).round() / 10.0,
+        // Utilities are sums of tenths: round away what floating point adds.
+        utility: ((sum + last) * 10.0).round() / 10.0,
     }
 }
 

@@ -16,9 +16,9 @@ struct Params {
     heads: u32,
     kv_heads: u32,
     scale: f32,
-    width4: u32,
     pad0: u32,
     pad1: u32,
+    pad2: u32,
 }
 
 struct Segment {
@@ -78,9 +78,9 @@ fn tile_end(segment: Segment, row: u32) -> u32 {
     return min(row + 32u, segment.start + segment.len);
 }
 
-// Adds the dot product of `a` and `b`, in a stated order: a score then has the same rounding in every
-// kernel, and `dout . v - dout . out` is exactly 0 where one key has all the weight, as it is where
-// scores are large.
+// Adds the dot product of `a` and `b` in a stated order: a score then has the same rounding in
+// every kernel, and `dout . v - dout . out` is exactly 0 where one key has all the weight, as it
+// has where scores are large.
 fn dot_after(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
     return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
 }

@@ -35,12 +35,16 @@ pub enum Init {
     Normal(f32),
 }
 
-/// Names, shapes and starting values of a GPT-2 reward model (Radford et al. 2019, section 2.3:
-/// normal 0.02, projections into the residual stream divided by √(2 · layers)).
+/// Names, shapes and starting values of a GPT-2 reward model.
+///
+/// Radford et al. 2019, section 2.3: normal 0.02 at width 768, and projections into the residual
+/// stream divided by √(2 · layers). Narrower models start with `0.02 √(768 / width)`, so that a
+/// product keeps the scale of what enters it; a fixed 0.02 would start them almost at zero.
 pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
     let (width, inner) = (config.n_embd, config.inner());
-    let residual = Init::Normal(0.02 / ((2 * config.n_layer) as f32).sqrt());
-    let normal = Init::Normal(0.02);
+    let deviation = 0.02 * (768.0 / width as f32).max(1.0).sqrt();
+    let residual = Init::Normal(deviation / ((2 * config.n_layer) as f32).sqrt());
+    let normal = Init::Normal(deviation);
     let matrix = |name: String, shape: [usize; 2], init| ParameterSpec {
         name,
         shape: shape.to_vec(),

@@ -6,6 +6,7 @@
 mod support;
 
 mod attention;
+mod attention_golden;
 mod cases;
 mod cross_entropy;
 mod embedding;
