@@ -2,12 +2,14 @@
 
 mod device;
 mod plan;
+#[cfg(not(target_arch = "wasm32"))]
 mod profile;
 mod shader;
 mod tensor;
 
 pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
+#[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};
 pub use tensor::{Element, Tensor};
