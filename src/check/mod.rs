@@ -3,7 +3,6 @@
 //! One list serves the tests, the benches and the `doctor` example: each case builds a plan on the
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
-#[cfg(not(target_arch = "wasm32"))]
 pub mod driver;
 pub mod nn;
 mod optim;

@@ -143,7 +143,6 @@ impl Trial {
     /// # Errors
     ///
     /// What the device reports; a wrong answer is a [`Verdict`], not an error.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn run(&self) -> Result<Vec<Verdict>> {
         self.plan.submit();
         self.verdicts()
@@ -154,7 +153,6 @@ impl Trial {
     /// # Errors
     ///
     /// As [`Trial::run`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn verdicts(&self) -> Result<Vec<Verdict>> {
         let gpu = self.plan.gpu();
         let mut verdicts = Vec::new();

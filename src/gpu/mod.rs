@@ -3,6 +3,7 @@
 mod device;
 mod layout;
 mod plan;
+#[cfg(not(target_arch = "wasm32"))]
 mod profile;
 mod shader;
 mod tensor;
@@ -11,6 +12,7 @@ pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
+#[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};
 pub use tensor::{Element, Tensor};

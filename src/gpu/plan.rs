@@ -302,6 +302,7 @@ impl Plan {
         self.gpu.queue().submit([encoder.finish()])
     }
 
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn recorded(&self) -> &[Recorded] {
         &self.recorded
     }

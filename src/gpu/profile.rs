@@ -80,7 +80,6 @@ impl Plan {
     /// # Errors
     ///
     /// [`Error::Device`] where the device has no timestamps inside passes.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn profile(&self) -> Result<Profile> {
         if !self.gpu().timestamps() {
             return Err(Error::Device {
@@ -119,7 +118,6 @@ impl Plan {
 }
 
 /// Nanoseconds of each dispatch.
-#[cfg(not(target_arch = "wasm32"))]
 fn time_dispatches(gpu: &Gpu, dispatches: &[super::plan::Recorded]) -> Result<Vec<f64>> {
     let count = dispatches.len() as u32 + 1;
     let bytes = u64::from(count) * 8;

@@ -14,4 +14,5 @@ pub use parameters::{Chunk, Init, ParameterSpec, Parameters, Window, gpt2_parame
 pub use reward::{METRIC_SLOTS, RewardModel};
 pub use trunk::{Purpose, Trunk};
 pub use weights::{load_weights, save_reward_model};
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use weights::{to_f32, to_safetensors};

@@ -62,7 +62,6 @@ fn softplus(x: f64) -> f64 {
 ///
 /// [`crate::Error::Data`] for a record that does not fit the model's capacity, and what the device
 /// reports.
-#[cfg(not(target_arch = "wasm32"))]
 pub fn score_records(model: &RewardModel, records: &[TokenRecord]) -> Result<Vec<Vec<f32>>> {
     let options = PackOptions {
         pad_token_id: model.config().pad_token_id,

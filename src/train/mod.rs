@@ -1,4 +1,7 @@
 //! Training that reads like its algorithm.
+//!
+//! The trainer reads metrics and rewards back and waits for them, which a browser's main thread
+//! must not: this module is left out on wasm32.
 
 pub mod checkpoint;
 mod evaluation;
@@ -7,9 +10,7 @@ mod options;
 mod reward;
 mod schedule;
 
-pub use evaluation::Evaluation;
-#[cfg(not(target_arch = "wasm32"))]
-pub use evaluation::score_records;
+pub use evaluation::{Evaluation, score_records};
 pub use optimizer::{AdamW, Optimizer, UpdateStatistics};
 pub use options::RewardOptions;
 pub use reward::{Best, Phase, Reading, RewardTrainer, StepMetrics, capacity_for};

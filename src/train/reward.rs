@@ -259,7 +259,6 @@ impl RewardTrainer {
     ///
     /// [`Error::NonFinite`] names the update and the records where a loss or gradient is not
     /// finite; the weights are then as they were before it. What the device reports.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn step(&mut self) -> Result<Option<Reading>> {
         if self.state.phase == Phase::Done {
             return Ok(None);
@@ -378,7 +377,6 @@ impl RewardTrainer {
     /// # Errors
     ///
     /// As [`RewardTrainer::step`].
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&mut self) -> Result<Reading> {
         if self.pending.is_empty() {
             return Ok(Reading::default());
@@ -435,7 +433,6 @@ impl RewardTrainer {
     /// # Errors
     ///
     /// What the device reports.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn evaluate(&mut self) -> Result<Evaluation> {
         let rewards = score_records(&self.model, &self.validation)?;
         let evaluation = Evaluation::of(&self.validation, &rewards);
@@ -481,7 +478,6 @@ impl RewardTrainer {
     /// # Errors
     ///
     /// [`Error::Io`], and what the device reports.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn save_checkpoint(&self, folder: &Path) -> Result<()> {
         let saved = Saved {
             options: self.options.clone(),
@@ -505,7 +501,6 @@ impl RewardTrainer {
     /// # Errors
     ///
     /// [`Error::Checkpoint`] if it is damaged or was made with other training records.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn resume(
         gpu: &Gpu,
         path: &Path,
