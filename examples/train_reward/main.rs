@@ -12,8 +12,8 @@ use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
 use prefgrad::data::{
-    ByteTokenizer, ReadOptions, Record, TokenRecord, TokeniseOptions, Tokenizer, read_records,
-    split_by_prompt, tokenise,
+    ByteTokenizer, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer,
+    read_records, split_by_prompt, tokenise,
 };
 use prefgrad::model::{Gpt2Config, load_weights, save_reward_model};
 use prefgrad::train::{RewardTrainer, checkpoint, score_records};
@@ -144,12 +144,7 @@ fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
         read.records.len(),
         read.lines
     );
-    for skipped in &read.skipped {
-        println!(
-            "           line {} left out: {}",
-            skipped.line, skipped.reason
-        );
-    }
+    print_left_out(&read.skipped);
     Ok(read.records)
 }
 
@@ -213,12 +208,7 @@ fn tokens(
             options.context
         );
     }
-    for dropped in &tokenised.dropped {
-        println!(
-            "           line {} left out: {}",
-            dropped.line, dropped.reason
-        );
-    }
+    print_left_out(&tokenised.dropped);
     Ok(tokenised.records)
 }
 
@@ -279,4 +269,26 @@ fn copy_tokenizer(source: &Path, out: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lists the lines that cannot be used: the first few with their reason, the rest by number.
+fn print_left_out(skipped: &[Skipped]) {
+    const SHOWN: usize = 4;
+    for skipped in skipped.iter().take(SHOWN) {
+        println!(
+            "           line {} left out: {}",
+            skipped.line, skipped.reason
+        );
+    }
+    if skipped.len() > SHOWN {
+        let rest: Vec<String> = skipped[SHOWN..]
+            .iter()
+            .map(|s| s.line.to_string())
+            .collect();
+        println!(
+            "           {} more left out: lines {}",
+            rest.len(),
+            rest.join(", ")
+        );
+    }
 }

@@ -5,13 +5,15 @@ mod config;
 mod device_batch;
 mod parameters;
 mod reward;
+mod specs;
 mod trunk;
 mod weights;
 
 pub use config::Gpt2Config;
 pub use device_batch::{DeviceBatch, DeviceLists, max_tiles};
-pub use parameters::{Chunk, Init, ParameterSpec, Parameters, Window, gpt2_parameters};
+pub use parameters::{Chunk, Parameters, Window};
 pub use reward::{METRIC_SLOTS, RewardModel};
+pub use specs::{Init, ParameterSpec, gpt2_parameters};
 pub use trunk::{Purpose, Trunk};
 pub use weights::{load_weights, save_reward_model};
 #[cfg(not(target_arch = "wasm32"))]

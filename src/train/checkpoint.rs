@@ -6,6 +6,7 @@ use safetensors::SafeTensors;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::data::TokenRecord;
 use crate::files::{io_error, sync_folder, write_atomically};
 use crate::gpu::{Gpu, Tensor};
 use crate::model::{Chunk, ParameterSpec, Parameters, to_f32, to_safetensors};
@@ -166,4 +167,23 @@ pub(super) fn restore(
         parameters.place(&spec.name, &values, &mut best)?;
     }
     Ok(Some(best))
+}
+
+/// A hash of all token ids (FNV-1a), the same on every machine.
+pub(super) fn fingerprint(records: &[TokenRecord]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |value: u32| {
+        for byte in value.to_le_bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    for record in records {
+        add(record.prompt.len() as u32);
+        record.prompt.iter().for_each(|&token| add(token));
+        for answer in &record.answers {
+            add(answer.len() as u32);
+            answer.iter().for_each(|&token| add(token));
+        }
+    }
+    hash
 }

@@ -5,13 +5,15 @@
 
 pub mod checkpoint;
 mod evaluation;
+mod metrics;
 mod optimizer;
 mod options;
 mod reward;
 mod schedule;
 
 pub use evaluation::{Evaluation, score_records};
+pub use metrics::{Phase, Reading, StepMetrics};
 pub use optimizer::{AdamW, Optimizer, UpdateStatistics};
 pub use options::RewardOptions;
-pub use reward::{Best, Phase, Reading, RewardTrainer, StepMetrics, capacity_for};
+pub use reward::{Best, RewardTrainer, capacity_for};
 pub use schedule::Schedule;

@@ -8,58 +8,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint;
+use super::checkpoint::{self, fingerprint};
 use super::evaluation::{Evaluation, score_records};
+use super::metrics::{Pending, Phase, Reading, StepMetrics};
 use super::{Optimizer, RewardOptions, Schedule};
 use crate::data::{Batch, Capacity, DataOrder, PackOptions, Packer, TokenRecord};
 use crate::gpu::Gpu;
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use crate::model::{Gpt2Config, METRIC_SLOTS, RewardModel};
 use crate::{Error, Result};
-
-/// What is being learnt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// The language of the training texts.
-    Language,
-    /// The comparisons.
-    Comparisons,
-    /// Nothing: training is over.
-    Done,
-}
-
-/// What one update did.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StepMetrics {
-    /// What was learnt.
-    pub phase: Phase,
-    /// The update within its phase, from 1.
-    pub step: u64,
-    /// The learning rate.
-    pub learning_rate: f64,
-    /// Mean loss of the pairs, or of the next tokens.
-    pub loss: f64,
-    /// The share of pairs whose chosen answer has the strictly higher reward.
-    pub accuracy: Option<f64>,
-    /// Mean of `r_chosen - r_rejected`.
-    pub gap: Option<f64>,
-    /// Mean reward.
-    pub reward_mean: Option<f64>,
-    /// Packed tokens.
-    pub tokens: usize,
-    /// Tokens that separate sequences would have taken.
-    pub tokens_without_sharing: usize,
-}
-
-/// What one reading of the metrics brings.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading {
-    /// The updates since the last reading, in order.
-    pub steps: Vec<StepMetrics>,
-    /// The gradient norm of the last of them, before clipping.
-    pub grad_norm: f32,
-}
 
 /// The best evaluation so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -91,14 +48,6 @@ struct Saved {
     fingerprint: u64,
     /// Kernels that give other bits on other devices: what this run used.
     variants: String,
-}
-
-/// A submitted update whose metrics have not been read.
-struct Pending {
-    metrics: StepMetrics,
-    slots: Vec<usize>,
-    lines: Vec<usize>,
-    weight: f64,
 }
 
 /// Trains a reward model on comparisons.
@@ -263,7 +212,7 @@ impl RewardTrainer {
         if self.state.phase == Phase::Done {
             return Ok(None);
         }
-        let (batches, weight) = self.next_batches()?;
+        let batches = self.next_batches()?;
         let learning_rate = self.schedule().learning_rate(self.state.step);
         let mut pending = Pending {
             metrics: StepMetrics {
@@ -279,7 +228,6 @@ impl RewardTrainer {
             },
             slots: Vec::new(),
             lines: Vec::new(),
-            weight,
         };
         for batch in &batches {
             match self.state.phase {
@@ -327,8 +275,8 @@ impl RewardTrainer {
         Ok(())
     }
 
-    /// Packs the micro-batches of one update, and the sum of weights its loss is a mean over.
-    fn next_batches(&mut self) -> Result<(Vec<Batch>, f64)> {
+    /// Packs the micro-batches of one update, its loss a mean over all their weights.
+    fn next_batches(&mut self) -> Result<Vec<Batch>> {
         let language = self.state.phase == Phase::Language;
         let options = PackOptions {
             pad_token_id: self.model.config().pad_token_id,
@@ -369,7 +317,7 @@ impl RewardTrainer {
             batch.counts.pair_scale = scale;
             batch.counts.target_scale = scale;
         }
-        Ok((batches, weight))
+        Ok(batches)
     }
 
     /// Reads the metrics of the updates since the last reading; waits for the device.
@@ -384,32 +332,13 @@ impl RewardTrainer {
         let rows = self.model.read_metrics()?;
         let update = self.optimizer.statistics()?;
         let pending = std::mem::take(&mut self.pending);
-        let mut steps = Vec::with_capacity(pending.len());
-        for pending in &pending {
-            let sum = |column: usize| -> f64 {
-                pending
-                    .slots
-                    .iter()
-                    .map(|&slot| f64::from(rows[slot][column]))
-                    .sum()
-            };
-            if sum(6) > 0.0 || !sum(0).is_finite() {
-                return Err(not_finite("loss", pending));
-            }
-            let mut metrics = pending.metrics.clone();
-            metrics.loss = sum(0);
-            if metrics.phase != Phase::Language {
-                let pairs = sum(5).max(1.0);
-                metrics.accuracy = Some(sum(1) / pairs);
-                metrics.gap = Some(sum(2) / pairs);
-                metrics.reward_mean = Some(sum(3) / (2.0 * pairs));
-            }
-            debug_assert!(pending.weight.is_finite());
-            steps.push(metrics);
-        }
+        let steps = pending
+            .iter()
+            .map(|pending| pending.complete(&rows))
+            .collect::<Result<_>>()?;
         if let (true, Some(last)) = (update.skipped > self.skipped, pending.last()) {
             self.skipped = update.skipped;
-            return Err(not_finite("gradient norm", last));
+            return Err(last.not_finite("gradient norm"));
         }
         Ok(Reading {
             steps,
@@ -528,31 +457,4 @@ impl RewardTrainer {
         trainer.optimizer.resume_at(trainer.state.step);
         Ok(trainer)
     }
-}
-
-fn not_finite(what: &'static str, pending: &Pending) -> Error {
-    Error::NonFinite {
-        what,
-        step: pending.metrics.step,
-        records: pending.lines.clone(),
-    }
-}
-
-/// A hash of all token ids (FNV-1a), the same on every machine.
-fn fingerprint(records: &[TokenRecord]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut add = |value: u32| {
-        for byte in value.to_le_bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    };
-    for record in records {
-        add(record.prompt.len() as u32);
-        record.prompt.iter().for_each(|&token| add(token));
-        for answer in &record.answers {
-            add(answer.len() as u32);
-            answer.iter().for_each(|&token| add(token));
-        }
-    }
-    hash
 }
