@@ -13,8 +13,6 @@ use crate::plot::{TrainingCurves, calibration_diagram, training_curves};
 use crate::statistics::{Calibration, Proportion, accuracy, calibration, pearson};
 use crate::training::read_series;
 
-/// Strength of the baseline's regularisation: the best of a few on the training half of HH-RLHF.
-const BAG_OF_WORDS_L2: f64 = 1.0;
 const BINS: usize = 5;
 
 /// How a reward model does on held-out comparisons.
@@ -62,7 +60,7 @@ impl Report {
             .filter_map(|r| held_out_texts.iter().find(|text| text.line == r.line))
             .collect();
         let judged = answer_pairs(&kept);
-        let bag_of_words = BagOfWords::fit(&answer_pairs(training_texts), BAG_OF_WORDS_L2);
+        let bag_of_words = BagOfWords::fit_cross_validated(&answer_pairs(training_texts));
         Self {
             model: accuracy(&gaps),
             longer: longer_answer(&judged),

@@ -99,15 +99,23 @@ fn progress(trainer: &RewardTrainer) -> Progress {
     Progress::new(name, trainer.step_in_phase(), total)
 }
 
+/// Shows all steps of a reading as one: they became known at the same time.
 fn show(bar: &mut Progress, reading: &Reading) {
-    for step in &reading.steps {
-        bar.update(StepStatus {
-            step: step.step,
-            tokens: step.tokens as u64,
-            loss: step.loss,
-            accuracy: step.accuracy,
-        });
-    }
+    let Some(last) = reading.steps.last() else {
+        return;
+    };
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let accuracies: Vec<f64> = reading
+        .steps
+        .iter()
+        .filter_map(|step| step.accuracy)
+        .collect();
+    bar.update(StepStatus {
+        step: last.step,
+        tokens: reading.steps.iter().map(|step| step.tokens as u64).sum(),
+        loss: mean(reading.steps.iter().map(|step| step.loss).collect()),
+        accuracy: (!accuracies.is_empty()).then(|| mean(accuracies)),
+    });
 }
 
 fn record(trainer: &RewardTrainer, metrics: &mut Metrics, reading: &Reading) -> Result<()> {

@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Comparisons to learn from.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 6000)]
     comparisons: usize,
     /// Updates.
     #[arg(long, default_value_t = 240)]
@@ -91,6 +91,7 @@ fn main() -> Result<()> {
         learning_rate: 2e-3,
         center_rewards_coefficient: 0.01,
         evaluate_every: 40,
+        read_every: 5,
         ..RewardOptions::default()
     };
     let mut trainer = RewardTrainer::new(

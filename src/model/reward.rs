@@ -184,8 +184,9 @@ impl RewardModel {
             })
             .collect();
         let (width, targets) = (self.config.n_embd, self.batch.capacity.targets);
-        let chunk = TARGET_CHUNK.min(targets);
         let vocabulary = self.config.vocab_size.next_multiple_of(4);
+        let bound = self.gpu.limits().max_storage_buffer_binding_size / (4 * vocabulary as u64);
+        let chunk = TARGET_CHUNK.min(targets).min((bound as usize).max(1));
         let scratch = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(&self.gpu, label, shape);
         let logprobs = scratch("logprobs", &[targets])?;
         let counts = Some(&self.batch.counts);

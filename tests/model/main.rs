@@ -12,3 +12,4 @@ mod sharing;
 mod tools;
 mod train20;
 mod trainer;
+mod windows;

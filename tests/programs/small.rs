@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::run::succeed;
+use crate::run::{command, succeed};
 
 #[test]
 fn embed_finds_the_hosts_hidden_weights() {
@@ -58,4 +58,18 @@ fn quickstart_leaves_a_whole_model() {
     ] {
         assert!(Path::new(out).join(name).exists(), "{name}");
     }
+}
+
+#[test]
+fn without_an_adapter_the_message_says_what_to_do() {
+    let output = command("doctor", &[])
+        .env("WGPU_ADAPTER_NAME", "no such adapter")
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        error.contains("no such adapter") && !error.contains("panicked"),
+        "{error}"
+    );
 }
