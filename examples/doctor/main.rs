@@ -47,7 +47,7 @@ impl Outcome {
         let verdicts = self.result.as_ref().ok()?;
         verdicts
             .iter()
-            .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)))
+            .max_by(|a, b| share(a).total_cmp(&share(b)))
     }
 }
 
@@ -219,11 +219,11 @@ fn summary(outcomes: &[Outcome]) -> Table {
         let worst = of_kernel
             .iter()
             .filter_map(|o| o.worst())
-            .max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
+            .max_by(|a, b| share(a).total_cmp(&share(b)));
         let (error, share) = match worst {
             Some(w) => (
                 format!("{:.1e}", w.error),
-                format!("{:.0} %", 100.0 * w.error / w.bound),
+                format!("{:.0} %", 100.0 * share(w)),
             ),
             None => ("-".to_owned(), "-".to_owned()),
         };
@@ -252,5 +252,14 @@ fn diagnosis(outcome: &Outcome) -> String {
             worst.error / worst.bound
         ),
         (Ok(_), None) => format!("{case} checks nothing"),
+    }
+}
+
+/// The error as a share of what is allowed; an answer that must be exact has none or all of it.
+fn share(verdict: &Verdict) -> f64 {
+    if verdict.error == 0.0 {
+        0.0
+    } else {
+        verdict.error / verdict.bound
     }
 }
