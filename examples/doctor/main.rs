@@ -45,9 +45,7 @@ impl Outcome {
     /// The output closest to its bound, or furthest past it.
     fn worst(&self) -> Option<&Verdict> {
         let verdicts = self.result.as_ref().ok()?;
-        verdicts
-            .iter()
-            .max_by(|a, b| share(a).total_cmp(&share(b)))
+        verdicts.iter().max_by(|a, b| share(a).total_cmp(&share(b)))
     }
 }
 
