@@ -128,6 +128,13 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
             pad_token_id,
         },
     };
+    if tokenizer.vocab_size() > config.vocab_size {
+        bail!(
+            "the tokenizer knows {} tokens, the model {}: pass the --tokenizer that belongs to it",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        );
+    }
     config.validate("the model's options")?;
     Ok(config)
 }

@@ -91,7 +91,7 @@ pub fn small_training<'a>(data: &'a str, out: &'a str) -> Vec<&'a str> {
         "--pretrain-steps",
         "4",
         "--steps",
-        "14",
+        "40",
         "--evaluate-every",
         "5",
         "--checkpoint-every",
