@@ -1,7 +1,7 @@
 //! [`DeviceBatch`]: the tensors that a batch is written into before each replay.
 
 use crate::data::{
-    Answer, Batch, Capacity, Counts, Pair, RowList, RowLists, Segment, TILE_ROWS, Target, Tile,
+    Answer, Batch, Capacity, Counts, Pair, RowList, RowLists, Segment, Target, Tile,
 };
 use crate::gpu::{Gpu, Tensor};
 use crate::{Error, Result};
@@ -66,14 +66,13 @@ impl DeviceBatch {
     /// As [`Tensor::zeros`].
     pub fn new(gpu: &Gpu, capacity: Capacity) -> Result<Self> {
         let tokens = capacity.tokens;
-        let tiles = max_tiles(&capacity);
         Ok(Self {
             capacity,
             counts: Tensor::zeros::<Counts>(gpu, "counts", &[1])?,
             tokens: Tensor::zeros::<u32>(gpu, "tokens", &[tokens])?,
             positions: Tensor::zeros::<u32>(gpu, "positions", &[tokens])?,
             segments: Tensor::zeros::<Segment>(gpu, "segments", &[capacity.segments])?,
-            tiles: Tensor::zeros::<Tile>(gpu, "tiles", &[tiles])?,
+            tiles: Tensor::zeros::<Tile>(gpu, "tiles", &[capacity.tiles()])?,
             answers: Tensor::zeros::<Answer>(gpu, "answers", &[capacity.answers])?,
             pairs: Tensor::zeros::<Pair>(gpu, "pairs", &[capacity.pairs])?,
             targets: Tensor::zeros::<Target>(gpu, "targets", &[capacity.targets])?,
@@ -118,10 +117,4 @@ impl DeviceBatch {
         self.target_lists.write(gpu, &batch.target_lists)?;
         self.counts.write(gpu, &[batch.counts])
     }
-}
-
-/// The most attention tiles that a batch of this capacity can have: each segment adds at most one
-/// that is not full.
-pub fn max_tiles(capacity: &Capacity) -> usize {
-    capacity.tokens.div_ceil(TILE_ROWS as usize) + capacity.segments
 }

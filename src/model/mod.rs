@@ -10,7 +10,7 @@ mod trunk;
 mod weights;
 
 pub use config::Gpt2Config;
-pub use device_batch::{DeviceBatch, DeviceLists, max_tiles};
+pub use device_batch::{DeviceBatch, DeviceLists};
 pub use parameters::{Chunk, Parameters, Window};
 pub use reward::{METRIC_SLOTS, RewardModel};
 pub use specs::{Init, ParameterSpec, gpt2_parameters};

@@ -4,7 +4,7 @@
 //! names of layers are those of `transformers`' GPT-2. Shapes: T packed tokens, C width.
 
 use super::activations::{Activations, Block, Gradients, Norm};
-use super::{DeviceBatch, Gpt2Config, Parameters, Window, max_tiles};
+use super::{DeviceBatch, Gpt2Config, Parameters, Window};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
@@ -116,7 +116,7 @@ impl Trunk {
     fn attention_sizes(&self) -> AttentionSizes {
         AttentionSizes {
             tokens: self.capacity.tokens,
-            tiles: Size::live(max_tiles(&self.capacity), Count::Tiles),
+            tiles: Size::live(self.capacity.tiles(), Count::Tiles),
             heads: Heads {
                 query: self.config.n_head,
                 key_value: self.config.n_head,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::AdamW;
+use crate::model::METRIC_SLOTS;
 use crate::{Error, Result};
 
 /// How a reward model is trained.
@@ -75,6 +76,8 @@ impl RewardOptions {
             "batch_tokens is 0"
         } else if self.accumulation == 0 {
             "accumulation is 0"
+        } else if self.accumulation > METRIC_SLOTS {
+            "accumulation is over 256, the micro-batches whose metrics one update can keep"
         } else if self.read_every == 0 {
             "read_every is 0"
         } else if !(0.0..=0.5).contains(&self.label_smoothing) {
@@ -87,5 +90,24 @@ impl RewardOptions {
             return Ok(());
         };
         Err(Error::shape("reward options", wrong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_micro_batches_than_the_ring_of_metrics_holds_are_refused() {
+        let options = |accumulation| RewardOptions {
+            accumulation,
+            ..RewardOptions::default()
+        };
+        assert!(options(METRIC_SLOTS).validate().is_ok());
+        let error = options(METRIC_SLOTS + 1)
+            .validate()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("accumulation"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! Cases of `nn.attention`, and the packed runs they work on.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, Segment, TILE_ROWS, Tile};
 use crate::gpu::{Gpu, Tensor};
@@ -351,8 +352,4 @@ impl Tensors {
         }
         Ok(())
     }
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
 }

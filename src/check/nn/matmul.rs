@@ -1,6 +1,7 @@
 //! Cases of `nn.matmul`.
 
 use crate::Result;
+use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::Size;
@@ -146,10 +147,6 @@ fn build(gpu: &Gpu, layout: Layout, (m, n, k): (usize, usize, usize), kind: Kind
     }
     trial.expect(&out, expected, BOUND);
     Ok(trial)
-}
-
-fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| f64::from(value)).collect()
 }
 
 fn reference_layout(layout: Layout) -> reference::Layout {
