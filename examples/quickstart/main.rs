@@ -77,6 +77,7 @@ fn main() -> Result<()> {
         layer_norm_epsilon: 1e-5,
         eos_token_id: tokenizer.eos_token_id(),
         pad_token_id: tokenizer.pad_token_id(),
+        tie_word_embeddings: true,
     };
     let part = |name: &str, count: usize, seed: u64| part(&args.out, name, count, seed, &tokenizer);
     let training = part("comparisons", args.comparisons, 3 * args.seed)?;

@@ -126,6 +126,7 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
             layer_norm_epsilon: 1e-5,
             eos_token_id,
             pad_token_id,
+            tie_word_embeddings: true,
         },
     };
     if tokenizer.vocab_size() > config.vocab_size {

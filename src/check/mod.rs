@@ -6,6 +6,7 @@
 pub mod driver;
 pub mod nn;
 mod optim;
+mod policy;
 mod preference;
 pub mod reduce;
 mod support;
@@ -68,6 +69,7 @@ impl Case {
 pub fn cases() -> Vec<Case> {
     let mut cases = nn::cases();
     cases.extend(optim::cases());
+    cases.extend(policy::cases());
     cases.extend(preference::cases());
     cases.extend(reduce::cases());
     cases

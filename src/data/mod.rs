@@ -40,7 +40,7 @@ mod tokenizer;
 
 pub use batch::{Answer, Counts, NONE, Pair, RowList, Segment, TILE_ROWS, Target, Tile};
 pub use order::{DataOrder, Shuffle, split_by_prompt};
-pub use pack::{PackOptions, Packer, pack_all};
+pub use pack::{PackOptions, Packer, Targets, pack_all};
 pub use packed::{Batch, Capacity, RowLists};
 pub use random::{Random, split_mix};
 pub use records::{Preference, ReadOptions, Record, RecordForm, Records, Skipped, read_records};

@@ -6,6 +6,18 @@ use super::packed::{Batch, Capacity, RowLists};
 use super::tokenise::TokenRecord;
 use crate::{Error, Result};
 
+/// Which next-token predictions a batch lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Targets {
+    /// None.
+    #[default]
+    None,
+    /// Those of the answers' tokens: what a policy is trained on.
+    Answers,
+    /// Those of all tokens: the language of the texts.
+    All,
+}
+
 /// What a batch should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackOptions {
@@ -14,8 +26,8 @@ pub struct PackOptions {
     /// Lay answers out in pairs of chosen and rejected, one a preference; responses that no
     /// preference names are left out. Without, one answer a response, in the record's order.
     pub with_pairs: bool,
-    /// List the next-token targets.
-    pub with_targets: bool,
+    /// Which next-token targets to list.
+    pub targets: Targets,
     /// Let a record's responses share their prompt. Without, each is a sequence of its own: for
     /// comparison.
     pub share_prompts: bool,
@@ -27,7 +39,7 @@ impl Default for PackOptions {
         Self {
             pad_token_id: None,
             with_pairs: true,
-            with_targets: false,
+            targets: Targets::None,
             share_prompts: true,
         }
     }
@@ -95,6 +107,7 @@ impl Packer {
         batch.position_lists = RowLists::group(batch.positions.iter().copied());
         batch.pooled_lists = RowLists::group(batch.answers.iter().map(|a| a.pooled_row));
         batch.target_lists = RowLists::group(batch.targets.iter().map(|t| t.row));
+        batch.answer_lists = batch.lists_of_answers();
         batch.counts = Counts {
             tokens: batch.tokens.len() as u32,
             segments: batch.segments.len() as u32,
@@ -131,23 +144,28 @@ impl Packer {
         let own: usize = entries.lengths(record).sum();
         let has_prompt = usize::from(prompt > 0);
         // Each token is predicted but the first of each sequence.
-        let (tokens, segments, targets) = if self.options.share_prompts {
-            let unpredicted = if prompt > 0 { 1 } else { responses };
-            (
-                prompt + own,
-                responses + has_prompt,
-                prompt + own - unpredicted,
-            )
+        let (tokens, segments) = if self.options.share_prompts {
+            (prompt + own, responses + has_prompt)
         } else {
-            let tokens = responses * prompt + own;
-            (tokens, responses, tokens - responses)
+            (responses * prompt + own, responses)
+        };
+        let in_prompts = match (self.options.share_prompts, prompt) {
+            (_, 0) => 0,
+            (true, len) => len - 1,
+            (false, len) => responses * (len - 1),
+        };
+        let in_answers = if prompt > 0 { own } else { own - responses };
+        let targets = match self.options.targets {
+            Targets::None => 0,
+            Targets::Answers => in_answers,
+            Targets::All => in_prompts + in_answers,
         };
         Capacity {
             tokens,
             segments,
             answers: entries.answers.len(),
             pairs: entries.answers.len() / 2 * usize::from(self.options.with_pairs),
-            targets: targets * usize::from(self.options.with_targets),
+            targets,
         }
     }
 
@@ -313,7 +331,12 @@ impl Packer {
     }
 
     fn predict(&mut self, row: u32, token: u32, answer: u32, weight: f32) {
-        if self.options.with_targets {
+        let listed = match self.options.targets {
+            Targets::None => false,
+            Targets::Answers => answer != NONE,
+            Targets::All => true,
+        };
+        if listed {
             self.batch.targets.push(Target {
                 row,
                 token,

@@ -6,6 +6,8 @@
 //! prompt makes no segment. The rewards and gradients are those of separate sequences (the same
 //! sharing for DPO: arXiv 2410.20305).
 
+use std::collections::BTreeMap;
+
 use super::batch::{Answer, Counts, Pair, RowList, Segment, TILE_ROWS, Target, Tile};
 
 /// Indices grouped by an id, so that a backward pass can sum each group in a fixed order without
@@ -102,12 +104,35 @@ pub struct Batch {
     pub pooled_lists: RowLists,
     /// Row to its targets.
     pub target_lists: RowLists,
+    /// One list an answer, empty or not: its targets in the order of its tokens. Several entries
+    /// for one response have equal lists.
+    pub answer_lists: RowLists,
     /// The live sizes.
     pub counts: Counts,
     /// The line of each record, for [`Answer::record`] and for messages.
     pub lines: Vec<usize>,
     /// The tokens that the same responses cost as separate sequences.
     pub tokens_without_sharing: usize,
+}
+
+impl Batch {
+    /// The targets of each answer; empty without targets.
+    pub(super) fn lists_of_answers(&self) -> RowLists {
+        let own = RowLists::group(self.targets.iter().map(|target| target.answer));
+        let of_segment: BTreeMap<u32, RowList> = own
+            .lists
+            .iter()
+            .filter_map(|list| Some((self.answers.get(list.id as usize)?.segment, *list)))
+            .collect();
+        let lists = (0..).zip(&self.answers).map(|(id, answer)| RowList {
+            id,
+            ..of_segment.get(&answer.segment).copied().unwrap_or_default()
+        });
+        RowLists {
+            lists: lists.collect(),
+            rows: own.rows,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod metrics;
 pub mod nn;
 pub mod optim;
+pub mod policy;
 pub mod preference;
 pub mod reduce;
 

@@ -32,10 +32,17 @@ pub struct Gpt2Config {
     /// The token that pooling skips from the right.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
+    /// Whether the token table also is the language-model head.
+    #[serde(default = "default_tie")]
+    pub tie_word_embeddings: bool,
 }
 
 fn default_epsilon() -> f64 {
     1e-5
+}
+
+fn default_tie() -> bool {
+    true
 }
 
 /// Fields of a `config.json` that would change the numbers, with the only value implemented.
@@ -188,6 +195,7 @@ mod tests {
             layer_norm_epsilon: 1e-5,
             eos_token_id: Some(256),
             pad_token_id: Some(257),
+            tie_word_embeddings: true,
         }
     }
 

@@ -56,6 +56,8 @@ pub struct DeviceBatch {
     pub pooled_lists: DeviceLists,
     /// Targets by row.
     pub target_lists: DeviceLists,
+    /// Targets by answer.
+    pub answer_lists: DeviceLists,
 }
 
 impl DeviceBatch {
@@ -80,6 +82,7 @@ impl DeviceBatch {
             position_lists: DeviceLists::new(gpu, "position", tokens, tokens)?,
             pooled_lists: DeviceLists::new(gpu, "pooled", capacity.answers, capacity.answers)?,
             target_lists: DeviceLists::new(gpu, "target", capacity.targets, capacity.targets)?,
+            answer_lists: DeviceLists::new(gpu, "answer", capacity.answers, capacity.targets)?,
         })
     }
 
@@ -115,6 +118,7 @@ impl DeviceBatch {
         self.position_lists.write(gpu, &batch.position_lists)?;
         self.pooled_lists.write(gpu, &batch.pooled_lists)?;
         self.target_lists.write(gpu, &batch.target_lists)?;
+        self.answer_lists.write(gpu, &batch.answer_lists)?;
         self.counts.write(gpu, &[batch.counts])
     }
 }

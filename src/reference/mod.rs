@@ -22,6 +22,7 @@ pub mod compare;
 pub mod gradient;
 pub mod nn;
 pub mod optim;
+pub mod policy;
 pub mod preference;
 pub mod reduce;
 pub mod transformer;

@@ -12,7 +12,7 @@ use super::checkpoint::{self, fingerprint};
 use super::evaluation::{Evaluation, score_records};
 use super::metrics::{Pending, Phase, Reading, StepMetrics};
 use super::{Optimizer, RewardOptions, Schedule};
-use crate::data::{Batch, Capacity, DataOrder, PackOptions, Packer, TokenRecord};
+use crate::data::{Batch, Capacity, DataOrder, PackOptions, Packer, Targets, TokenRecord};
 use crate::gpu::Gpu;
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use crate::model::{Gpt2Config, METRIC_SLOTS, RewardModel};
@@ -281,7 +281,11 @@ impl RewardTrainer {
         let options = PackOptions {
             pad_token_id: self.model.config().pad_token_id,
             with_pairs: !language,
-            with_targets: language,
+            targets: if language {
+                Targets::All
+            } else {
+                Targets::None
+            },
             ..PackOptions::default()
         };
         let mut packer = Packer::new(self.model.capacity(), options);

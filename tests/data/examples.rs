@@ -2,8 +2,8 @@
 
 use prefgrad::Error;
 use prefgrad::data::{
-    Answer, Capacity, Counts, NONE, PackOptions, Packer, Pair, Preference, Segment, Target, Tile,
-    TokenRecord, pack_all,
+    Answer, Capacity, Counts, NONE, PackOptions, Packer, Pair, Preference, Segment, Target,
+    Targets, Tile, TokenRecord, pack_all,
 };
 
 const CAPACITY: Capacity = Capacity {
@@ -31,7 +31,7 @@ fn pair(line: usize, prompt: &[u32], chosen: &[u32], rejected: &[u32]) -> TokenR
 fn options(pad_token_id: Option<u32>) -> PackOptions {
     PackOptions {
         pad_token_id,
-        with_targets: true,
+        targets: Targets::All,
         ..PackOptions::default()
     }
 }

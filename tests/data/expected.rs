@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prefgrad::data::{
-    Batch, NONE, PackOptions, RowList, RowLists, Segment, TILE_ROWS, Target, TokenRecord,
+    Batch, NONE, PackOptions, RowList, RowLists, Segment, TILE_ROWS, Target, Targets, TokenRecord,
 };
 
 /// One response with its prompt, and the packed rows of its tokens.
@@ -187,13 +187,18 @@ fn check_tiles(batch: &Batch) {
 /// Targets are the next tokens of the separate sequences, equal predictions counted.
 fn check_targets(batch: &Batch, sequences: &[Sequence], options: &PackOptions) {
     let mut expected = BTreeMap::new();
-    for sequence in sequences.iter().filter(|_| options.with_targets) {
+    for sequence in sequences {
         for at in 1..sequence.tokens.len() {
             let answer = if at < sequence.prompt_len {
                 NONE
             } else {
                 sequence.entry
             };
+            match options.targets {
+                Targets::None => continue,
+                Targets::Answers if answer == NONE => continue,
+                _ => {}
+            }
             expected
                 .entry((sequence.rows[at - 1], sequence.rows[at]))
                 .or_insert(Target {
@@ -219,6 +224,20 @@ fn check_lists(batch: &Batch) {
     ] {
         assert_eq!(lists, &group(ids), "{name} lists");
     }
+    for (id, (list, answer)) in (0..).zip(batch.answer_lists.lists.iter().zip(&batch.answers)) {
+        let first = batch
+            .answers
+            .iter()
+            .position(|a| a.segment == answer.segment);
+        let expected: Vec<u32> = (0..)
+            .zip(&batch.targets)
+            .filter(|(_, target)| target.answer as usize == first.unwrap())
+            .map(|(index, _)| index)
+            .collect();
+        let rows = &batch.answer_lists.rows[list.start as usize..list.end as usize];
+        assert_eq!((list.id, rows), (id, &expected[..]), "answer lists");
+    }
+    assert_eq!(batch.answer_lists.lists.len(), batch.answers.len());
     let in_order = (0..batch.targets.len() as u32).collect::<Vec<_>>();
     assert_eq!(batch.target_lists.rows, in_order);
 }

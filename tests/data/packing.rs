@@ -1,6 +1,8 @@
 //! Packing, for any records.
 
-use prefgrad::data::{Batch, Capacity, PackOptions, Packer, Preference, TokenRecord, pack_all};
+use prefgrad::data::{
+    Batch, Capacity, PackOptions, Packer, Preference, Targets, TokenRecord, pack_all,
+};
 use proptest::prelude::*;
 
 use crate::expected::check;
@@ -59,12 +61,20 @@ fn records() -> impl Strategy<Value = Vec<TokenRecord>> {
     })
 }
 
+fn targets() -> impl Strategy<Value = Targets> {
+    prop_oneof![
+        Just(Targets::None),
+        Just(Targets::Answers),
+        Just(Targets::All)
+    ]
+}
+
 fn options() -> impl Strategy<Value = PackOptions> {
-    (prop::option::of(0u32..4), any::<[bool; 3]>()).prop_map(
-        |(pad_token_id, [with_pairs, with_targets, share_prompts])| PackOptions {
+    (prop::option::of(0u32..4), any::<[bool; 2]>(), targets()).prop_map(
+        |(pad_token_id, [with_pairs, share_prompts], targets)| PackOptions {
             pad_token_id,
             with_pairs,
-            with_targets,
+            targets,
             share_prompts,
         },
     )

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use flate2::bufread::GzDecoder;
 use prefgrad::data::{
-    Batch, ByteTokenizer, Capacity, PackOptions, ReadOptions, Records, TokenRecord,
+    Batch, ByteTokenizer, Capacity, PackOptions, ReadOptions, Records, Targets, TokenRecord,
     TokeniseOptions, pack_all, read_records, split_by_prompt, tokenise,
 };
 
@@ -54,7 +54,7 @@ fn pack(records: &[TokenRecord]) -> Vec<Batch> {
         targets: 8192,
     };
     let options = PackOptions {
-        with_targets: true,
+        targets: Targets::All,
         ..PackOptions::default()
     };
     // The check walks over all pairs of rows: a few short records are enough.

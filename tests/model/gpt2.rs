@@ -1,7 +1,7 @@
 //! Rewards, log-probabilities and gradients of small GPT-2 checkpoints, against figures that
 //! `transformers` computed in float64.
 
-use prefgrad::data::{PackOptions, TokenRecord};
+use prefgrad::data::{PackOptions, Targets, TokenRecord};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Gpt2Config, RewardModel, load_weights, save_reward_model};
 use prefgrad::reference::compare::relative_error;
@@ -75,7 +75,7 @@ fn language_gradients_equal_transformers() {
         .collect();
     let options = PackOptions {
         with_pairs: false,
-        with_targets: true,
+        targets: Targets::All,
         ..pairs(model.config())
     };
     model

@@ -28,6 +28,7 @@ fn rewards_equal_transformers_for_every_kind_of_padding() {
     for case in configs {
         let config = Gpt2Config {
             pad_token_id: case["pad_token_id"].as_u64().map(|id| id as u32),
+            tie_word_embeddings: true,
             ..Gpt2Config::read(&folder).unwrap()
         };
         let loss = PairwiseLossOptions::default();

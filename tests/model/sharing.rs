@@ -1,6 +1,6 @@
 //! A prompt computed once gives what separate sequences give: the crate's central claim.
 
-use prefgrad::data::{Batch, PackOptions, Preference, TokenRecord};
+use prefgrad::data::{Batch, PackOptions, Preference, Targets, TokenRecord};
 use prefgrad::model::RewardModel;
 
 use crate::tools::{batch, difference, gpu, pair, pairs, small_model};
@@ -199,7 +199,7 @@ fn language_targets_share_the_prompt_too() {
     let record = pair(&ids(2, 12), &[40, 41, 42, 1], &[50, 51, 1]);
     let options = PackOptions {
         with_pairs: false,
-        with_targets: true,
+        targets: Targets::All,
         ..pairs(model.config())
     };
     let shared = batch(&model, std::slice::from_ref(&record), options);

@@ -64,6 +64,7 @@ pub fn small_model(
         layer_norm_epsilon: 1e-5,
         eos_token_id: Some(1),
         pad_token_id,
+        tie_word_embeddings: true,
     };
     let capacity = capacity_for(512, with_targets);
     let loss = PairwiseLossOptions::default();

@@ -35,6 +35,7 @@ fn config() -> Gpt2Config {
         layer_norm_epsilon: 1e-5,
         eos_token_id: Some(1),
         pad_token_id: Some(0),
+        tie_word_embeddings: true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A token table over the device's binding limit, bound in windows: as GPT-2's 147 MiB is on a
 //! device with 128 MiB.
 
-use prefgrad::data::{PackOptions, TokenRecord};
+use prefgrad::data::{PackOptions, Targets, TokenRecord};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Gpt2Config, RewardModel};
 use prefgrad::train::{AdamW, Optimizer, capacity_for};
@@ -43,6 +43,7 @@ fn train(gpu: &Gpu) -> (RewardModel, Outcome) {
         layer_norm_epsilon: 1e-5,
         eos_token_id: None,
         pad_token_id: None,
+        tie_word_embeddings: true,
     };
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu, &config, capacity_for(96, true), &loss).unwrap();
@@ -55,7 +56,7 @@ fn train(gpu: &Gpu) -> (RewardModel, Outcome) {
     ];
     let options = PackOptions {
         with_pairs: false,
-        with_targets: true,
+        targets: Targets::All,
         ..PackOptions::default()
     };
     model

@@ -69,6 +69,7 @@ fn build_everything(gpu: &Gpu) {
         layer_norm_epsilon: 1e-5,
         eos_token_id: None,
         pad_token_id: None,
+        tie_word_embeddings: true,
     };
     let capacity = Capacity {
         tokens: 64,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use naga::{AddressSpace, Module, StorageAccess, StructMember, TypeInner};
 use prefgrad::data::batch::{Answer, Pair, RowList, Segment, Target, Tile};
 use prefgrad::kernels::optim::adamw::AdamWHyper;
+use prefgrad::kernels::policy::{Experience, Response, TokenGradient, TokenLogprob};
 use prefgrad::{Access, CompiledShader, DeviceStruct, Field};
 
 use crate::inventory::{name, shaders};
@@ -23,6 +24,10 @@ fn buffer_structs() -> BTreeMap<&'static str, (&'static [Field], usize)> {
         ("Target", entry::<Target>()),
         ("RowList", entry::<RowList>()),
         ("Hyper", entry::<AdamWHyper>()),
+        ("TokenLogprob", entry::<TokenLogprob>()),
+        ("TokenGradient", entry::<TokenGradient>()),
+        ("Experience", entry::<Experience>()),
+        ("Response", entry::<Response>()),
     ])
 }
 

@@ -1,0 +1,1 @@
+//! Reference forms of the kernels that improve a policy.
