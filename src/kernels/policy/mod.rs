@@ -4,6 +4,9 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+pub mod token_logprob;
+pub mod value_head;
+
 use crate::gpu::device_struct;
 
 device_struct! {
