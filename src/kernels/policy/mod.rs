@@ -4,6 +4,10 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+mod kl;
+
+pub use kl::{KlControl, KlEstimator};
+
 use crate::gpu::device_struct;
 
 device_struct! {
