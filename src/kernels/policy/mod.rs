@@ -4,10 +4,22 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+pub mod experience;
+pub mod gae;
+pub mod group_advantage;
+mod kl;
+mod lists;
 pub mod token_logprob;
 pub mod value_head;
+pub mod whiten;
 
-use crate::gpu::device_struct;
+pub use kl::{KlControl, KlEstimator};
+
+use crate::gpu::{Lib, device_struct};
+use crate::kernels::lib;
+
+/// Estimates of the KL divergence.
+pub(crate) const KL: &Lib = lib!("lib.kl", "kl.wgsl");
 
 device_struct! {
     /// What the language model says about a target's token.
