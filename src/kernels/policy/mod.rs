@@ -4,9 +4,15 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+pub mod dpo_loss;
+pub mod grpo_loss;
 mod kl;
+pub mod metrics;
+pub mod ppo_loss;
+pub mod sequence_logprob;
 
 pub use kl::{KlControl, KlEstimator};
+pub use metrics::{DpoMetrics, POLICY_METRICS, PolicyMetrics};
 
 use crate::gpu::device_struct;
 
