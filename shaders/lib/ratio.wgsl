@@ -1,4 +1,5 @@
-// Probability ratios and divergences from log-probabilities, finite for every finite input.
+// Probability ratios and divergences from log-probabilities, finite for every finite input. Needs
+// `exp_beyond_linear` of kl.wgsl.
 //
 // Inputs are held within +-LARGEST, so that squares and sums of a million squares stay finite.
 // Exponents are held at LARGEST_EXPONENT from above: products of two exponentials, a bounded
@@ -25,22 +26,14 @@ fn is_held(x: f32) -> f32 {
     return select(0.0, 1.0, x > LARGEST_EXPONENT);
 }
 
-// exp(x) - 1 - x, by its series where that would cancel; the series is cut where the rest is below
-// 1e-9 of the result.
-fn exp_excess(unbounded: f32) -> f32 {
-    let x = min(unbounded, LARGEST_EXPONENT);
-    if (abs(x) > 1.0) {
-        return exp(x) - 1.0 - x;
-    }
-    let series = 1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0
-        * (1.0 + x / 7.0 * (1.0 + x / 8.0 * (1.0 + x / 9.0 * (1.0 + x / 10.0
-        * (1.0 + x / 11.0 * (1.0 + x / 12.0)))))))));
-    return 0.5 * x * x * series;
+// exp(x) - 1 - x
+fn exp_excess(x: f32) -> f32 {
+    return exp_beyond_linear(min(x, LARGEST_EXPONENT));
 }
 
 // exp(x) - 1
-fn exp_minus_one(unbounded: f32) -> f32 {
-    return min(unbounded, LARGEST_EXPONENT) + exp_excess(unbounded);
+fn exp_minus_one(x: f32) -> f32 {
+    return min(x, LARGEST_EXPONENT) + exp_excess(x);
 }
 
 // The interval in which a ratio may move, and the logarithms of its ends.

@@ -1,8 +1,9 @@
 //! The losses of DPO and its relatives: `shaders/policy/dpo_loss.wgsl`.
 
+use super::lists::expect_lists;
 use super::metrics::{FIGURES, Partials, RATIO, STRUCTS, expect_at_least, push_metrics};
 pub use super::sequence_logprob::{SequenceLogprobIo, sequence_logprob};
-use super::{TokenGradient, TokenLogprob};
+use super::{KL, TokenGradient, TokenLogprob};
 use crate::data::batch::{Pair, RowList};
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::nn::zero_rows::zero_words;
@@ -127,10 +128,10 @@ device_struct! {
 ///
 /// [`Error::Shape`] for tensors or options that do not fit, and what [`Plan::push`] refuses.
 pub fn dpo_loss(plan: &mut Plan, io: &DpoLossIo<'_>, options: &DpoLossOptions) -> Result<()> {
-    let (pairs, n) = (io.pairs.len(), io.logprobs.len());
+    let (_, n) = expect_lists(OP, io.answer_lists, io.answer_rows)?;
+    let pairs = io.pairs.len();
     expect_shape::<Pair>(OP, "pairs", io.pairs, &[pairs])?;
     expect_shape::<RowList>(OP, "answer_lists", io.answer_lists, &[2 * pairs])?;
-    expect_shape::<u32>(OP, "answer_rows", io.answer_rows, &[n])?;
     expect_shape::<TokenLogprob>(OP, "logprobs", io.logprobs, &[n])?;
     expect_shape::<f32>(OP, "ref_logps", io.ref_logps, &[2 * pairs])?;
     expect_shape::<TokenGradient>(OP, "gradients", io.gradients, &[n])?;
@@ -161,7 +162,7 @@ pub fn dpo_loss(plan: &mut Plan, io: &DpoLossIo<'_>, options: &DpoLossOptions) -
         shader: &LOSS,
         variant: Variant {
             entry: "dpo_loss",
-            libs: &[DISPATCH, live, NUMERICS, RATIO, STRUCTS, FIGURES],
+            libs: &[DISPATCH, live, NUMERICS, KL, RATIO, STRUCTS, FIGURES],
             consts: &[],
         },
         params: Params::of(&params),

@@ -1,11 +1,11 @@
 //! The losses of GRPO, GSPO and RLOO: `shaders/policy/grpo_loss.wgsl`.
 
+use super::lists::expect_lists;
 use super::metrics::{
     FIGURES, LARGEST_RATIO, Partials, RATIO, STRUCTS, UNREACHED, expect_at_least, log_of_ratio,
     push_metrics,
 };
-use super::{Experience, Response, TokenGradient, TokenLogprob};
-use crate::data::batch::RowList;
+use super::{Experience, KL, Response, TokenGradient, TokenLogprob};
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::nn::zero_rows::zero_words;
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, shader, to_u32};
@@ -121,7 +121,7 @@ impl GrpoLossOptions {
 /// The tensors of [`grpo_loss`].
 #[derive(Debug, Clone, Copy)]
 pub struct GrpoLossIo<'a> {
-    /// (A), of [`RowList`]: each response's part of `answer_rows`.
+    /// (A), of [`RowList`](crate::data::batch::RowList): each response's part of `answer_rows`.
     pub answer_lists: &'a Tensor,
     /// (N): indices of targets.
     pub answer_rows: &'a Tensor,
@@ -177,9 +177,7 @@ device_struct! {
 ///
 /// [`Error::Shape`] for tensors or options that do not fit, and what [`Plan::push`] refuses.
 pub fn grpo_loss(plan: &mut Plan, io: &GrpoLossIo<'_>, options: &GrpoLossOptions) -> Result<()> {
-    let (answers, n) = (io.answer_lists.len(), io.logprobs.len());
-    expect_shape::<RowList>(OP, "answer_lists", io.answer_lists, &[answers])?;
-    expect_shape::<u32>(OP, "answer_rows", io.answer_rows, &[n])?;
+    let (answers, n) = expect_lists(OP, io.answer_lists, io.answer_rows)?;
     expect_shape::<TokenLogprob>(OP, "logprobs", io.logprobs, &[n])?;
     expect_shape::<Experience>(OP, "experience", io.experience, &[n])?;
     expect_shape::<Response>(OP, "responses", io.responses, &[answers])?;
@@ -211,7 +209,7 @@ pub fn grpo_loss(plan: &mut Plan, io: &GrpoLossIo<'_>, options: &GrpoLossOptions
         shader: &LOSS,
         variant: Variant {
             entry: "grpo_loss",
-            libs: &[DISPATCH, live, NUMERICS, RATIO, STRUCTS, FIGURES],
+            libs: &[DISPATCH, live, NUMERICS, KL, RATIO, STRUCTS, FIGURES],
             consts: &[],
         },
         params: Params::of(&params),

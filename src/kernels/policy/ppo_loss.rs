@@ -4,7 +4,7 @@ use super::metrics::{
     FIGURES, LARGEST_RATIO, Partials, RATIO, STRUCTS, UNREACHED, expect_at_least, log_of_ratio,
     push_metrics,
 };
-use super::{Experience, KlControl, KlEstimator, TokenGradient, TokenLogprob};
+use super::{Experience, KL, KlControl, KlEstimator, TokenGradient, TokenLogprob};
 use crate::Result;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, shader, to_u32};
@@ -159,7 +159,7 @@ pub fn ppo_loss(plan: &mut Plan, io: &PpoLossIo<'_>, options: &PpoLossOptions) -
         shader: &LOSS,
         variant: Variant {
             entry: "ppo_loss",
-            libs: &[DISPATCH, live, NUMERICS, RATIO, STRUCTS, FIGURES],
+            libs: &[DISPATCH, live, NUMERICS, KL, RATIO, STRUCTS, FIGURES],
             consts: &[],
         },
         params: Params::of(&params),

@@ -1,9 +1,9 @@
 //! Log-probabilities of whole answers: `shaders/policy/sequence_logprob.wgsl`.
 
-use super::TokenLogprob;
+use super::lists::expect_lists;
 use super::metrics::{RATIO, STRUCTS};
+use super::{KL, TokenLogprob};
 use crate::Result;
-use crate::data::batch::RowList;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{Count, DISPATCH, counts_lib, expect_shape, shader, to_u32};
 
@@ -19,7 +19,7 @@ const OP: &str = "policy.sequence_logprob";
 /// The tensors of [`sequence_logprob`].
 #[derive(Debug, Clone, Copy)]
 pub struct SequenceLogprobIo<'a> {
-    /// (A), of [`RowList`]: each answer's part of `answer_rows`.
+    /// (A), of [`RowList`](crate::data::batch::RowList): each answer's part of `answer_rows`.
     pub answer_lists: &'a Tensor,
     /// (N): indices of targets.
     pub answer_rows: &'a Tensor,
@@ -46,9 +46,7 @@ device_struct! {
 /// [`Error::Shape`](crate::Error::Shape) for tensors that do not fit, and what [`Plan::push`]
 /// refuses.
 pub fn sequence_logprob(plan: &mut Plan, io: &SequenceLogprobIo<'_>) -> Result<()> {
-    let (answers, n) = (io.answer_lists.len(), io.logprobs.len());
-    expect_shape::<RowList>(OP, "answer_lists", io.answer_lists, &[answers])?;
-    expect_shape::<u32>(OP, "answer_rows", io.answer_rows, &[n])?;
+    let (answers, n) = expect_lists(OP, io.answer_lists, io.answer_rows)?;
     expect_shape::<TokenLogprob>(OP, "logprobs", io.logprobs, &[n])?;
     expect_shape::<f32>(OP, "sequence_logprobs", io.sequence_logprobs, &[answers])?;
     let params = SequenceLogprobParams {
@@ -68,7 +66,7 @@ pub fn sequence_logprob(plan: &mut Plan, io: &SequenceLogprobIo<'_>) -> Result<(
         shader: &SHADER,
         variant: Variant {
             entry: "sequence_logprob",
-            libs: &[DISPATCH, live, RATIO, STRUCTS],
+            libs: &[DISPATCH, live, KL, RATIO, STRUCTS],
             consts: &[],
         },
         params: Params::of(&params),
