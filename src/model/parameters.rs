@@ -266,6 +266,36 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes the weights of parameters of the same shapes, on the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the shapes differ.
+    pub fn copy_from(&self, gpu: &Gpu, other: &Self) -> Result<()> {
+        let lens = |parameters: &Self| -> Vec<usize> {
+            parameters.chunks.iter().map(|c| c.weights.len()).collect()
+        };
+        if self.specs != other.specs || lens(self) != lens(other) {
+            return Err(Error::Model {
+                place: "weights to copy".into(),
+                detail: "the two models have other parameters".into(),
+            });
+        }
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        for (to, from) in self.chunks.iter().zip(&other.chunks) {
+            let (to, from) = (&to.weights, &from.weights);
+            encoder.copy_buffer_to_buffer(
+                from.buffer(),
+                from.offset_bytes(),
+                to.buffer(),
+                to.offset_bytes(),
+                from.bytes(),
+            );
+        }
+        gpu.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
     /// Zeroes gradients and moments: a new optimiser.
     ///
     /// # Errors
