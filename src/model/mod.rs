@@ -1,8 +1,10 @@
-//! A GPT-2 decoder with a scalar reward head: sizes, weights, and its plans.
+//! A GPT-2 decoder with a scalar reward head or a language head: sizes, weights, and its plans.
 
 mod activations;
 mod config;
 mod device_batch;
+mod generate;
+mod language_head;
 mod parameters;
 mod reward;
 mod specs;
@@ -11,6 +13,10 @@ mod weights;
 
 pub use config::Gpt2Config;
 pub use device_batch::{DeviceBatch, DeviceLists};
+pub use generate::{
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Request, SamplingOptions,
+};
+pub use language_head::head_windows;
 pub use parameters::{Chunk, Parameters, Window};
 pub use reward::{METRIC_SLOTS, RewardModel};
 pub use specs::{Init, ParameterSpec, gpt2_parameters};

@@ -1,13 +1,12 @@
 //! [`RewardModel`]: trunk, scalar head and losses, as plans recorded once.
 
+use super::language_head::windows_of;
 use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk, gpt2_parameters};
 use crate::Result;
 use crate::data::{Batch, Capacity};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::METRICS;
-use crate::kernels::nn::cross_entropy::{
-    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
-};
+use crate::kernels::nn::cross_entropy::{CrossEntropyGradients, CrossEntropyIo, cross_entropy};
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
 };
@@ -173,16 +172,8 @@ impl RewardModel {
         let mut plan = Plan::new(&self.gpu);
         self.trunk
             .forward(&mut plan, &self.parameters, &self.batch)?;
-        let windows: Vec<HeadWindow<'_>> = self
-            .parameters
-            .windows("transformer.wte.weight")?
-            .iter()
-            .map(|window| HeadWindow {
-                weight: &window.weight,
-                dweight: Some(&window.gradient),
-                first_row: window.first_row,
-            })
-            .collect();
+        // A reward model has no head of its own for words.
+        let windows = windows_of(&self.parameters, "transformer.wte.weight")?;
         let (width, targets) = (self.config.n_embd, self.batch.capacity.targets);
         let vocabulary = self.config.vocab_size.next_multiple_of(4);
         let bound = self.gpu.limits().max_storage_buffer_binding_size / (4 * vocabulary as u64);

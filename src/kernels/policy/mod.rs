@@ -4,6 +4,8 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+pub mod sample;
+
 use crate::gpu::device_struct;
 
 device_struct! {
