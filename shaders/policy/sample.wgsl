@@ -215,8 +215,7 @@ struct Distribution {
 }
 
 // Moves a sequence on by one token.
-fn advance(index: u32, row: Row, best: Best, distribution: Distribution) {
-    let sequence = sequences[index];
+fn advance(index: u32, sequence: Sequence, row: Row, best: Best, distribution: Distribution) {
     let token = best.token;
     let scaled = (best.logit - row.highest) / settings.temperature;
     var choice = Sampled(token, scaled - distribution.all, scaled - distribution.kept, 0u);
@@ -264,8 +263,10 @@ fn sample(
     if (index >= live(params.rows, params.rows_count)) {
         return;
     }
+    // Read before the barriers: one thread will change it after them.
+    let sequence = sequences[index];
     if (local == 0u) {
-        sh_finished = sequences[index].finished;
+        sh_finished = sequence.finished;
     }
     if (workgroupUniformLoad(&sh_finished) != 0u) {
         return;
@@ -279,7 +280,7 @@ fn sample(
     var distribution = Distribution(0u, log(all), log(all));
     if (settings.greedy != 0u) {
         if (local == 0u && all >= 1.0) {
-            advance(index, row, best, distribution);
+            advance(index, sequence, row, best, distribution);
         }
         return;
     }
@@ -303,12 +304,11 @@ fn sample(
     }
     let before = start + within;
     let after = start + (within + own);
-    let sequence = sequences[index];
     let counter = vec4<u32>(sequence.len, sequence.id_low, sequence.id_high, 0u);
     let bits = philox(counter, vec2<u32>(settings.seed_low, settings.seed_high)).x;
     let aim = unit(bits) * kept;
     if (before <= aim && aim < after) {
         let choice = find(local, row, distribution.threshold, aim - before);
-        advance(index, row, choice, distribution);
+        advance(index, sequence, row, choice, distribution);
     }
 }

@@ -253,7 +253,7 @@ impl Generator {
         let (state, vocabulary) = (&self.state, self.config.vocab_size);
         let shape = [self.capacity.sequences, vocabulary.next_multiple_of(4)];
         let logits = Tensor::zeros::<f32>(&self.gpu, "next-token logits", &shape)?;
-        let head = head_windows(parameters, &self.config)?;
+        let head = head_windows(&self.config, parameters)?;
         let live = (self.live_sequences(), &state.counts);
         record_logits(plan, hidden, &head, &logits, live)?;
         let io = SampleIo {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use naga::{AddressSpace, Module, StorageAccess, StructMember, TypeInner};
 use prefgrad::data::batch::{Answer, Pair, RowList, Segment, Target, Tile};
 use prefgrad::kernels::optim::adamw::AdamWHyper;
-use prefgrad::kernels::policy::{Experience, Response, TokenGradient, TokenLogprob};
+use prefgrad::kernels::policy::{Experience, KlControl, Response, TokenGradient, TokenLogprob};
 use prefgrad::{Access, CompiledShader, DeviceStruct, Field};
 
 use crate::inventory::{name, shaders};
@@ -28,6 +28,7 @@ fn buffer_structs() -> BTreeMap<&'static str, (&'static [Field], usize)> {
         ("TokenGradient", entry::<TokenGradient>()),
         ("Experience", entry::<Experience>()),
         ("Response", entry::<Response>()),
+        ("KlControl", entry::<KlControl>()),
     ])
 }
 

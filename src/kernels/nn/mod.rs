@@ -8,6 +8,8 @@ pub mod cross_entropy;
 pub mod cross_entropy_statistics;
 pub mod embedding;
 pub mod gelu;
+pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod scalar_head;
 pub mod zero_rows;

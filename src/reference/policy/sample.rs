@@ -41,10 +41,10 @@ pub fn distribution(logits: &[f64], sampling: &Sampling) -> Distribution {
         last = order[sampling.top_k - 1];
     }
     if sampling.top_p < 1.0 {
-        let candidates = order.iter().filter(|&&logprob| logprob >= last);
-        let mass: f64 = candidates.clone().map(|logprob| logprob.exp()).sum();
+        let candidates: Vec<f64> = order.into_iter().filter(|&p| p >= last).collect();
+        let mass: f64 = candidates.iter().map(|logprob| logprob.exp()).sum();
         let mut sum = 0.0;
-        for &logprob in candidates {
+        for logprob in candidates {
             if sum >= sampling.top_p * mass {
                 break;
             }
@@ -128,7 +128,14 @@ mod tests {
             top_p: 1.0,
         };
         let distribution = distribution(&p, &sampling);
-        for (uniform, token) in [(0.0, 1), (0.44, 1), (0.45, 2), (0.66, 2), (0.67, 3), (0.999, 3)] {
+        for (uniform, token) in [
+            (0.0, 1),
+            (0.44, 1),
+            (0.45, 2),
+            (0.66, 2),
+            (0.67, 3),
+            (0.999, 3),
+        ] {
             assert_eq!(draw(&distribution, uniform), token, "{uniform}");
         }
     }
