@@ -67,10 +67,16 @@ struct Sampled {
 @group(0) @binding(9) var<storage, read_write> sampled: array<Sampled>;
 
 var<workgroup> sh_finished: u32;
+var<workgroup> sh_pick: Pick;
 var<workgroup> sh_values: array<vec4<f32>, THREADS>;
 var<workgroup> sh_groups: array<vec4<f32>, GROUP>;
 var<workgroup> sh_best: array<Best, THREADS>;
 var<workgroup> sh_group_best: array<Best, GROUP>;
+
+struct Pick {
+    thread: u32,
+    before: f32,
+}
 
 // A logit and its token.
 struct Best {
@@ -215,8 +221,7 @@ struct Distribution {
 }
 
 // Moves a sequence on by one token.
-fn advance(index: u32, row: Row, best: Best, distribution: Distribution) {
-    let sequence = sequences[index];
+fn advance(index: u32, sequence: Sequence, row: Row, best: Best, distribution: Distribution) {
     let token = best.token;
     let scaled = (best.logit - row.highest) / settings.temperature;
     var choice = Sampled(token, scaled - distribution.all, scaled - distribution.kept, 0u);
@@ -231,6 +236,25 @@ fn advance(index: u32, row: Row, best: Best, distribution: Distribution) {
     tokens[index] = token;
     positions[index] = sequence.prefix_len + sequence.len;
     appends[index] = RowCopy(index, sequence.start + sequence.len);
+}
+
+// The thread among whose logits the running sum of all kept p passes `aim`, and the sum before it;
+// what rounding leaves past the sum falls to the last thread that has a share. One thread decides,
+// so that exactly one is picked.
+fn pick(aim: f32) -> Pick {
+    var sum = 0.0;
+    var choice = Pick(0u, 0.0);
+    for (var thread = 0u; thread < THREADS; thread++) {
+        let share = sh_values[thread].x;
+        if (share > 0.0) {
+            choice = Pick(thread, sum);
+        }
+        sum += share;
+        if (sum > aim) {
+            break;
+        }
+    }
+    return choice;
 }
 
 // A thread's logit at which the running sum of its kept p passes `rest`.
@@ -264,8 +288,10 @@ fn sample(
     if (index >= live(params.rows, params.rows_count)) {
         return;
     }
+    // Read before the barriers: one thread will change it after them.
+    let sequence = sequences[index];
     if (local == 0u) {
-        sh_finished = sequences[index].finished;
+        sh_finished = sequence.finished;
     }
     if (workgroupUniformLoad(&sh_finished) != 0u) {
         return;
@@ -279,7 +305,7 @@ fn sample(
     var distribution = Distribution(0u, log(all), log(all));
     if (settings.greedy != 0u) {
         if (local == 0u && all >= 1.0) {
-            advance(index, row, best, distribution);
+            advance(index, sequence, row, best, distribution);
         }
         return;
     }
@@ -296,19 +322,17 @@ fn sample(
     share(local, vec4<f32>(own));
     let kept = groups_before(GROUP).x;
     distribution.kept = log(kept);
-    let start = groups_before(local / GROUP).x;
-    var within = 0.0;
-    for (var i = local / GROUP * GROUP; i < local; i++) {
-        within += sh_values[i].x;
-    }
-    let before = start + within;
-    let after = start + (within + own);
-    let sequence = sequences[index];
     let counter = vec4<u32>(sequence.len, sequence.id_low, sequence.id_high, 0u);
     let bits = philox(counter, vec2<u32>(settings.seed_low, settings.seed_high)).x;
     let aim = unit(bits) * kept;
-    if (before <= aim && aim < after) {
-        let choice = find(local, row, distribution.threshold, aim - before);
-        advance(index, row, choice, distribution);
+    if (local == 0u) {
+        sh_pick = pick(aim);
+    }
+    // Makes the pick visible.
+    workgroupBarrier();
+    let picked = sh_pick;
+    if (local == picked.thread && all >= 1.0) {
+        let choice = find(local, row, distribution.threshold, aim - picked.before);
+        advance(index, sequence, row, choice, distribution);
     }
 }

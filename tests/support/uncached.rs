@@ -48,7 +48,7 @@ impl Uncached {
             counts: None,
         };
         copy_rows(&mut plan, &io, Size::fixed(sequences))?;
-        for window in head_windows(parameters, config)? {
+        for window in head_windows(config, parameters)? {
             let io = MatmulIo {
                 a: Matrix::whole(&hidden),
                 b: Matrix::whole(window.weight),

@@ -41,10 +41,10 @@ pub fn distribution(logits: &[f64], sampling: &Sampling) -> Distribution {
         last = order[sampling.top_k - 1];
     }
     if sampling.top_p < 1.0 {
-        let candidates = order.iter().filter(move |&&logprob| logprob >= last);
-        let mass: f64 = candidates.clone().map(|logprob| logprob.exp()).sum();
+        let candidates: Vec<f64> = order.into_iter().filter(|&p| p >= last).collect();
+        let mass: f64 = candidates.iter().map(|logprob| logprob.exp()).sum();
         let mut sum = 0.0;
-        for &logprob in candidates {
+        for logprob in candidates {
             if sum >= sampling.top_p * mass {
                 break;
             }
