@@ -20,4 +20,5 @@ mod pairwise_loss;
 mod plan;
 mod pooled_head;
 mod statistic;
+mod token_logprob;
 mod tools;

@@ -1,1 +1,3 @@
 //! Reference forms of the kernels that improve a policy.
+
+pub mod token_logprob;
