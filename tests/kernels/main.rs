@@ -22,3 +22,4 @@ mod pooled_head;
 mod statistic;
 mod token_logprob;
 mod tools;
+mod value_head;
