@@ -196,17 +196,15 @@ impl References {
             width,
             temperature,
         );
-        let columns: [(&str, fn(&reference::TokenLogprob) -> f64); 4] = [
-            ("logprob", |of| of.logprob),
-            ("entropy", |of| of.entropy),
-            ("lse", |of| of.lse),
-            ("pad", |_| 0.0),
-        ];
-        for (column, (name, figure)) in columns.into_iter().enumerate() {
+        let mut column = |name, index, figure: fn(&reference::TokenLogprob) -> f64| {
             let mut expected: Vec<f64> = figures.iter().map(figure).collect();
             expected.resize(self.shape.targets, BEFORE.into());
-            trial.expect_column(name, logprobs, column, expected, BOUND);
-        }
+            trial.expect_column(name, logprobs, index, expected, BOUND);
+        };
+        column("logprob", 0, |of| of.logprob);
+        column("entropy", 1, |of| of.entropy);
+        column("lse", 2, |of| of.lse);
+        column("pad", 3, |_| 0.0);
     }
 
     fn gradients(&self, gradients: &[f32]) -> reference::TokenLogprobGradients {
