@@ -112,3 +112,13 @@ fn fill() {
 fn cross_entropy() {
     check_variants("nn.cross_entropy");
 }
+
+#[test]
+fn token_logprob() {
+    check_variants("policy.token_logprob");
+}
+
+#[test]
+fn value_head() {
+    check("policy.value_head");
+}

@@ -1,7 +1,12 @@
 //! Cases of the kernels that improve a policy.
 
+mod token_logprob;
+mod value_head;
+
 use crate::check::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let mut cases = token_logprob::cases();
+    cases.extend(value_head::cases());
+    cases
 }
