@@ -112,3 +112,23 @@ fn fill() {
 fn cross_entropy() {
     check_variants("nn.cross_entropy");
 }
+
+#[test]
+fn experience() {
+    check("policy.experience");
+}
+
+#[test]
+fn gae() {
+    check("policy.gae");
+}
+
+#[test]
+fn group_advantage() {
+    check("policy.group_advantage");
+}
+
+#[test]
+fn whiten() {
+    check("policy.whiten");
+}

@@ -1,7 +1,17 @@
 //! Cases of the kernels that improve a policy.
 
+mod experience;
+mod gae;
+mod group_advantage;
+mod rollout;
+mod whiten;
+
 use crate::check::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let mut cases = experience::cases();
+    cases.extend(gae::cases());
+    cases.extend(group_advantage::cases());
+    cases.extend(whiten::cases());
+    cases
 }
