@@ -42,8 +42,9 @@ pub fn group_advantage(
             GroupBaseline::Mean => 0.0,
             GroupBaseline::LeaveOneOut => mean(&used),
         };
+        let divisor = deviation(&used) + eps;
         for i in groups.iter().cloned().flatten() {
-            out[i] = (out[i] - shift) / (deviation(&used) + eps);
+            out[i] = (out[i] - shift) / divisor;
         }
     }
     out
