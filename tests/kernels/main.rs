@@ -12,6 +12,7 @@ mod cross_entropy;
 mod embedding;
 mod experience;
 mod gae;
+mod gae_packed;
 mod gelu;
 mod gpu;
 mod group_advantage;
