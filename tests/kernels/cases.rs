@@ -122,3 +122,23 @@ fn token_logprob() {
 fn value_head() {
     check("policy.value_head");
 }
+
+#[test]
+fn experience() {
+    check("policy.experience");
+}
+
+#[test]
+fn gae() {
+    check("policy.gae");
+}
+
+#[test]
+fn group_advantage() {
+    check("policy.group_advantage");
+}
+
+#[test]
+fn whiten() {
+    check("policy.whiten");
+}
