@@ -112,3 +112,18 @@ fn fill() {
 fn cross_entropy() {
     check_variants("nn.cross_entropy");
 }
+
+#[test]
+fn ppo_loss() {
+    check("policy.ppo_loss");
+}
+
+#[test]
+fn grpo_loss() {
+    check("policy.grpo_loss");
+}
+
+#[test]
+fn dpo_loss() {
+    check("policy.dpo_loss");
+}

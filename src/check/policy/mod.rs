@@ -1,7 +1,17 @@
 //! Cases of the kernels that improve a policy.
 
+mod answers;
+mod dpo_loss;
+mod grpo_loss;
+mod ppo_loss;
+
+pub use answers::answer_lists;
+
 use crate::check::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    Vec::new()
+    let mut cases = dpo_loss::cases();
+    cases.extend(grpo_loss::cases());
+    cases.extend(ppo_loss::cases());
+    cases
 }

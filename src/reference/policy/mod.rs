@@ -1,1 +1,6 @@
 //! Reference forms of the kernels that improve a policy.
+
+pub mod dpo_loss;
+pub mod grpo_loss;
+pub mod ppo_loss;
+pub mod ratio;
