@@ -4,3 +4,4 @@ pub mod dpo_loss;
 pub mod grpo_loss;
 pub mod ppo_loss;
 pub mod ratio;
+pub mod sample;
