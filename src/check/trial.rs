@@ -33,6 +33,9 @@ struct Guarded {
 struct Expected {
     name: String,
     tensor: Tensor,
+    /// Every how many elements one is compared, and which is the first.
+    stride: usize,
+    first: usize,
     values: Vec<f64>,
     bound: f64,
 }
@@ -133,6 +136,26 @@ impl Trial {
         self.expected.push(Expected {
             name: tensor.label().to_owned(),
             tensor: tensor.clone(),
+            stride: 1,
+            first: 0,
+            values,
+            bound,
+        });
+    }
+
+    /// [`Trial::expect`] for one column of a tensor of `columns` a row.
+    pub fn expect_column(
+        &mut self,
+        tensor: &Tensor,
+        (column, columns): (usize, usize),
+        values: Vec<f64>,
+        bound: f64,
+    ) {
+        self.expected.push(Expected {
+            name: format!("{}, column {column}", tensor.label()),
+            tensor: tensor.clone(),
+            stride: columns,
+            first: column,
             values,
             bound,
         });
@@ -157,7 +180,9 @@ impl Trial {
         let gpu = self.plan.gpu();
         let mut verdicts = Vec::new();
         for expected in &self.expected {
-            let actual: Vec<f32> = expected.tensor.read(gpu)?;
+            let all: Vec<f32> = expected.tensor.read(gpu)?;
+            let chosen = all.iter().skip(expected.first).step_by(expected.stride);
+            let actual: Vec<f32> = chosen.copied().collect();
             verdicts.push(Verdict {
                 output: expected.name.clone(),
                 error: relative_error(&actual, &expected.values),

@@ -127,3 +127,23 @@ fn grpo_loss() {
 fn dpo_loss() {
     check("policy.dpo_loss");
 }
+
+#[test]
+fn experience() {
+    check("policy.experience");
+}
+
+#[test]
+fn gae() {
+    check("policy.gae");
+}
+
+#[test]
+fn group_advantage() {
+    check("policy.group_advantage");
+}
+
+#[test]
+fn whiten() {
+    check("policy.whiten");
+}
