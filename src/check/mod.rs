@@ -13,6 +13,7 @@ pub mod reduce;
 mod support;
 mod trial;
 
+pub use policy::answer_lists;
 pub use trial::{Trial, Verdict, values};
 
 use crate::Result;

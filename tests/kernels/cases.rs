@@ -124,6 +124,21 @@ fn value_head() {
 }
 
 #[test]
+fn ppo_loss() {
+    check("policy.ppo_loss");
+}
+
+#[test]
+fn grpo_loss() {
+    check("policy.grpo_loss");
+}
+
+#[test]
+fn dpo_loss() {
+    check("policy.dpo_loss");
+}
+
+#[test]
 fn experience() {
     check("policy.experience");
 }
