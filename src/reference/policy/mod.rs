@@ -1,3 +1,4 @@
 //! Reference forms of the kernels that improve a policy.
 
 pub mod sample;
+pub mod token_logprob;
