@@ -6,6 +6,7 @@
 mod support;
 
 mod attention;
+mod attention_decode;
 mod attention_golden;
 mod cases;
 mod cross_entropy;
@@ -19,6 +20,7 @@ mod optim;
 mod pairwise_loss;
 mod plan;
 mod pooled_head;
+mod sample;
 mod statistic;
 mod token_logprob;
 mod tools;

@@ -12,8 +12,9 @@ use crate::reference::policy::sample as reference;
 use crate::reference::random::sampling_uniform;
 
 const BOUND: f64 = 1e-5;
-/// What is not written holds this before and after.
-const UNTOUCHED: f32 = 9.0;
+/// What is not written holds this before and after; no larger than what log-probabilities are
+/// compared with.
+const UNTOUCHED: f32 = 0.125;
 /// Tokens that a sequence has room for.
 const ROOM: usize = 4;
 const SEED: u64 = 0x1234_5678_9abc_def0;
@@ -109,6 +110,12 @@ fn specs() -> Vec<Spec> {
             logits: Logits::Steps,
             top_k: 5,
             top_p: 0.5,
+            ..PLAIN
+        },
+        Spec {
+            name: "steps, a threshold at both zeros",
+            logits: Logits::Steps,
+            top_k: 30,
             ..PLAIN
         },
         Spec {
