@@ -8,15 +8,24 @@ use serde_json::{Value, json};
 
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
+/// How often a writer speaks of something else than was asked about.
+const ASTRAY: f32 = 0.10;
+/// The most phrases that people care to read.
+const PATIENCE: usize = 4;
+/// What people think of a phrase that is off the topic, said before, one too many, or no phrase.
+const ANNOYANCE: f64 = -1.0;
 
-const OBJECTS: [&str; 8] = [
-    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
+const OBJECTS: [&str; 12] = [
+    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair", "kettle", "window", "drill",
+    "fan",
 ];
-const QUESTIONS: [&str; 4] = [
+const QUESTIONS: [&str; 6] = [
     "How do I fix my {}?",
     "My {} is broken.",
     "Can you help with the {}?",
     "What is wrong with this {}?",
+    "Why does my {} not work?",
+    "I need a hand with my {}.",
 ];
 /// Phrases, and what each adds to an answer's utility; `{}` is the object that was asked about.
 const PHRASES: [(&str, f64); 16] = [
@@ -38,73 +47,81 @@ const PHRASES: [(&str, f64); 16] = [
     ("that is obvious", -1.0),
 ];
 
-/// An answer and what people think of it.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The text.
-    pub text: String,
-    /// How much people like it: known here, hidden from the reward model.
-    pub utility: f64,
+/// A question, and what it asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    form: usize,
+    object: usize,
 }
 
-/// A question, two answers, and a person's choice.
-#[derive(Debug, Clone)]
-pub struct Comparison {
-    /// The question.
-    pub prompt: String,
-    /// The answer that the person picked, then the other.
-    pub answers: [Answer; 2],
-}
-
-impl Comparison {
-    /// Whether the person picked the answer that people like more.
-    pub fn is_right(&self) -> bool {
-        self.answers[0].utility > self.answers[1].utility
+impl Question {
+    /// All questions there are.
+    pub fn all() -> Vec<Self> {
+        (0..QUESTIONS.len() * OBJECTS.len())
+            .map(|index| Self {
+                form: index % QUESTIONS.len(),
+                object: index / QUESTIONS.len(),
+            })
+            .collect()
     }
-}
 
-/// `count` comparisons, no two with the same question and answers' order.
-pub fn comparisons(count: usize, seed: u64) -> Vec<Comparison> {
-    let mut random = Random::new(seed, 0);
-    (0..count).map(|_| comparison(&mut random)).collect()
-}
+    /// The question's text, with the line break that an answer follows.
+    pub fn text(self) -> String {
+        QUESTIONS[self.form].replace("{}", OBJECTS[self.object]) + "\n"
+    }
 
-fn comparison(random: &mut Random) -> Comparison {
-    let object = OBJECTS[random.below(OBJECTS.len())];
-    let prompt = QUESTIONS[random.below(QUESTIONS.len())].replace("{}", object) + "\n";
-    loop {
-        let (a, b) = (answer(random, object), answer(random, object));
-        if a.utility == b.utility {
-            continue;
+    /// What a writer who was paid by the hour answers: two to four phrases, good and bad.
+    pub fn demonstration(self, random: &mut Random) -> String {
+        let mut phrases: Vec<&str> = PHRASES.iter().map(|(phrase, _)| *phrase).collect();
+        let said: Vec<String> = (0..2 + random.below(PATIENCE - 1))
+            .map(|_| {
+                let phrase = phrases.swap_remove(random.below(phrases.len()));
+                let object = match random.uniform() < ASTRAY {
+                    true => random.below(OBJECTS.len()),
+                    false => self.object,
+                };
+                phrase.replace("{}", OBJECTS[object])
+            })
+            .collect();
+        said.join(", ") + "."
+    }
+
+    /// How much people like an answer: known here, hidden from every model.
+    ///
+    /// People go by the sum of its phrases, and count the last one twice: what is said at the end
+    /// is remembered best (the peak-end rule, Kahneman et al. 1993,
+    /// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
+    /// about something else, repeated, beyond the fourth, or that are none annoy them.
+    pub fn utility(self, answer: &str) -> f64 {
+        let mut said = BTreeSet::new();
+        let mut values = Vec::new();
+        let pieces = answer.split([',', '.']).map(str::trim);
+        for piece in pieces.filter(|piece| !piece.is_empty()) {
+            let fresh = said.insert(piece) && said.len() <= PATIENCE;
+            let value = self.value(piece).filter(|_| fresh);
+            values.push(value.unwrap_or(ANNOYANCE));
         }
-        let errs = f64::from(random.uniform()) < ERROR_RATE;
-        let answers = if (a.utility > b.utility) != errs {
-            [a, b]
-        } else {
-            [b, a]
-        };
-        return Comparison { prompt, answers };
+        let last = values.last().copied().unwrap_or(ANNOYANCE);
+        // Utilities are sums of tenths: round away what floating point adds.
+        ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
+    }
+
+    /// What a phrase is worth as an answer to this question.
+    fn value(self, piece: &str) -> Option<f64> {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let piece = words(piece);
+        let object = OBJECTS[self.object];
+        PHRASES
+            .iter()
+            .find(|(phrase, _)| phrase.replace("{}", object) == piece)
+            .map(|(_, value)| *value)
     }
 }
 
-/// Two to four phrases. People go by their sum, and count the last one twice: what is said at the
-/// end is remembered best (the peak-end rule, Kahneman et al. 1993, doi:10.1111/j.1467-9280.1993.tb00589.x).
-/// Counting words alone cannot find that.
-fn answer(random: &mut Random, asked: &str) -> Answer {
-    let chosen: Vec<(&str, f64)> = (0..2 + random.below(3))
-        .map(|_| PHRASES[random.below(PHRASES.len())])
-        .collect();
-    let sum: f64 = chosen.iter().map(|(_, value)| value).sum();
-    let last = chosen.last().map_or(0.0, |(_, value)| *value);
-    let phrases: Vec<String> = chosen
-        .iter()
-        .map(|(phrase, _)| phrase.replace("{}", asked))
-        .collect();
-    Answer {
-        text: phrases.join(", ") + ".",
-        // Utilities are sums of tenths: round away what floating point adds.
-        utility: ((sum + last) * 10.0).round() / 10.0,
-    }
+/// Which of two answers a person picks: the one they like more, but for [`ERROR_RATE`].
+pub fn prefers_first(utilities: [f64; 2], random: &mut Random) -> bool {
+    let errs = f64::from(random.uniform()) < ERROR_RATE;
+    (utilities[0] > utilities[1]) != errs
 }
 
 /// The end of a text.

@@ -67,10 +67,16 @@ struct Sampled {
 @group(0) @binding(9) var<storage, read_write> sampled: array<Sampled>;
 
 var<workgroup> sh_finished: u32;
+var<workgroup> sh_pick: Pick;
 var<workgroup> sh_values: array<vec4<f32>, THREADS>;
 var<workgroup> sh_groups: array<vec4<f32>, GROUP>;
 var<workgroup> sh_best: array<Best, THREADS>;
 var<workgroup> sh_group_best: array<Best, GROUP>;
+
+struct Pick {
+    thread: u32,
+    before: f32,
+}
 
 // A logit and its token.
 struct Best {
@@ -232,6 +238,25 @@ fn advance(index: u32, sequence: Sequence, row: Row, best: Best, distribution: D
     appends[index] = RowCopy(index, sequence.start + sequence.len);
 }
 
+// The thread among whose logits the running sum of all kept p passes `aim`, and the sum before it;
+// what rounding leaves past the sum falls to the last thread that has a share. One thread decides,
+// so that exactly one is picked.
+fn pick(aim: f32) -> Pick {
+    var sum = 0.0;
+    var choice = Pick(0u, 0.0);
+    for (var thread = 0u; thread < THREADS; thread++) {
+        let share = sh_values[thread].x;
+        if (share > 0.0) {
+            choice = Pick(thread, sum);
+        }
+        sum += share;
+        if (sum > aim) {
+            break;
+        }
+    }
+    return choice;
+}
+
 // A thread's logit at which the running sum of its kept p passes `rest`.
 fn find(local: u32, row: Row, threshold: u32, rest: f32) -> Best {
     var sum = 0.0;
@@ -297,18 +322,17 @@ fn sample(
     share(local, vec4<f32>(own));
     let kept = groups_before(GROUP).x;
     distribution.kept = log(kept);
-    let start = groups_before(local / GROUP).x;
-    var within = 0.0;
-    for (var i = local / GROUP * GROUP; i < local; i++) {
-        within += sh_values[i].x;
-    }
-    let before = start + within;
-    let after = start + (within + own);
     let counter = vec4<u32>(sequence.len, sequence.id_low, sequence.id_high, 0u);
     let bits = philox(counter, vec2<u32>(settings.seed_low, settings.seed_high)).x;
     let aim = unit(bits) * kept;
-    if (before <= aim && aim < after) {
-        let choice = find(local, row, distribution.threshold, aim - before);
+    if (local == 0u) {
+        sh_pick = pick(aim);
+    }
+    // Makes the pick visible.
+    workgroupBarrier();
+    let picked = sh_pick;
+    if (local == picked.thread && all >= 1.0) {
+        let choice = find(local, row, distribution.threshold, aim - picked.before);
         advance(index, sequence, row, choice, distribution);
     }
 }

@@ -41,6 +41,41 @@ pub fn head_windows<'a>(
         .collect())
 }
 
+/// Appends `logits[:, ..V] = hidden headᵀ` for the live rows; hidden is (R, C), logits (R, V
+/// rounded up to a multiple of 4).
+///
+/// # Errors
+///
+/// What the matrix product refuses.
+pub(super) fn record_logits(
+    plan: &mut Plan,
+    hidden: &Tensor,
+    head: &[HeadWindow<'_>],
+    logits: &Tensor,
+    (rows, counts): (Size, &Tensor),
+) -> Result<()> {
+    for window in head {
+        let [tokens, width] = *window.weight.shape() else {
+            return Err(crate::Error::shape("language head", "it is no matrix"));
+        };
+        let io = MatmulIo {
+            a: Matrix::whole(hidden),
+            b: Matrix::whole(window.weight),
+            out: Matrix::from_column(logits, window.first_row),
+            epilogue: Epilogue::Store,
+            counts: Some(counts),
+        };
+        let sizes = MatmulSizes {
+            layout: Layout::Nt,
+            m: rows,
+            n: tokens,
+            k: Size::fixed(width),
+        };
+        matmul(plan, &io, &sizes)?;
+    }
+    Ok(())
+}
+
 /// Buffers of the language head, for one capacity.
 ///
 /// Logits exist for `chunk` targets at a time. Where they exist for all of a batch's targets, the
@@ -193,39 +228,4 @@ impl LanguageHead {
             1.0,
         )
     }
-}
-
-/// Appends `logits[:, ..V] = hidden headᵀ` for the live rows; hidden is (R, C), logits (R, V
-/// rounded up to a multiple of 4).
-///
-/// # Errors
-///
-/// What the matrix product refuses.
-pub(super) fn record_logits(
-    plan: &mut Plan,
-    hidden: &Tensor,
-    head: &[HeadWindow<'_>],
-    logits: &Tensor,
-    (rows, counts): (Size, &Tensor),
-) -> Result<()> {
-    for window in head {
-        let [tokens, width] = *window.weight.shape() else {
-            return Err(crate::Error::shape("language head", "it is no matrix"));
-        };
-        let io = MatmulIo {
-            a: Matrix::whole(hidden),
-            b: Matrix::whole(window.weight),
-            out: Matrix::from_column(logits, window.first_row),
-            epilogue: Epilogue::Store,
-            counts: Some(counts),
-        };
-        let sizes = MatmulSizes {
-            layout: Layout::Nt,
-            m: rows,
-            n: tokens,
-            k: Size::fixed(width),
-        };
-        matmul(plan, &io, &sizes)?;
-    }
-    Ok(())
 }
