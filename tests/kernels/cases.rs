@@ -157,3 +157,22 @@ fn group_advantage() {
 fn whiten() {
     check("policy.whiten");
 }
+
+#[test]
+fn copy_rows() {
+    check("nn.copy_rows");
+}
+
+#[test]
+fn attention_decode() {
+    check("nn.attention_decode");
+    // The same text for each width; wide heads take a software driver long to compile.
+    check_cases(gpu_without_subgroups(), "nn.attention_decode", |case| {
+        !case.name.ends_with("width 80") && !case.name.ends_with("width 128")
+    });
+}
+
+#[test]
+fn sample() {
+    check("policy.sample");
+}

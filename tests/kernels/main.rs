@@ -6,6 +6,7 @@
 mod support;
 
 mod attention;
+mod attention_decode;
 mod attention_golden;
 mod cases;
 mod cross_entropy;
@@ -29,6 +30,7 @@ mod policy;
 mod pooled_head;
 mod ppo_loss;
 mod ppo_loss_golden;
+mod sample;
 mod statistic;
 mod token_logprob;
 mod tools;

@@ -8,6 +8,7 @@ mod group_advantage;
 mod grpo_loss;
 mod ppo_loss;
 mod rollout;
+mod sample;
 mod token_logprob;
 mod value_head;
 mod whiten;
@@ -27,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         ppo_loss::cases(),
         grpo_loss::cases(),
         dpo_loss::cases(),
+        sample::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,8 @@
 //! The parts of a network: matmul, embedding, LayerNorm, GELU, attention, cross-entropy.
 
 pub mod attention;
+pub mod attention_decode;
+pub mod copy_rows;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gelu;
