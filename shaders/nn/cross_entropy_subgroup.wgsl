@@ -1,5 +1,5 @@
 // Log-probability of each target's token from a row of logits, and, where BACKWARD, the gradient of
-// the loss in the logits' place. The formulas are beside the shared part, in lib/cross_entropy.
+// the loss in the logits' place. The formulas are in lib/logprob/row.wgsl, at temperature 1.
 //
 //   loss = target_scale sum(-weight logprob);  dlogits = target_scale weight (softmax - onehot)
 //
@@ -10,11 +10,7 @@
 // target by one subgroup, without barriers; with subgroups of more than 32 in several turns. Rows
 // past the live targets are not touched; the columns that fill a row up to a multiple of four hold
 // anything.
-//
-// Source: online sums Milakov & Gimelshein 2018 (arXiv 1805.02867, algorithm 3).
-const ROWS: u32 = 4u;
-
-@compute @workgroup_size(128)
+@compute @workgroup_size(WG_SIZE)
 fn cross_entropy(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -27,39 +23,24 @@ fn cross_entropy(
     if (first_row >= rows) {
         return;
     }
-    let fours = (params.vocab + 3u) / 4u;
-    // The number of turns does not depend on the subgroup, so that all of them meet at the
-    // subgroup operations: those without a row add up nothing.
     for (var turn = 0u; turn < ROWS; turn++) {
-        let in_group = turn * (128u / size) + local / size;
-        let row = first_row + in_group;
-        let mine = in_group < ROWS && row < rows;
-        let first = row * params.stride / 4u;
-        let end = select(0u, fours, mine);
+        let in_group = row_of_turn(turn, local, size);
+        let index = first_row + in_group;
+        let mine = in_group < ROWS && index < rows;
         var aim = Target();
         if (mine) {
-            aim = targets[params.start + row];
+            aim = targets[params.start + index];
         }
-        // The target's own logit is read by the lane that will overwrite it.
-        var own = LOWEST;
-        if (mine && lane == (aim.token / 4u) % size) {
-            own = logit(row, aim.token);
-        }
-        own = subgroupMax(own);
-        var sum = Sum(LOWEST, 0.0);
-        for (var i = lane; i < end; i += size) {
-            sum = add_fours(sum, logits[first + i], 4u * i, aim.token);
-        }
-        let highest = subgroupMax(sum.max);
-        let others = Sum(highest, subgroupAdd(sum.rest * exp(sum.max - highest)));
+        let row = read_row(index, aim.token, mine, lane, size);
         if (mine && lane == 0u) {
-            logprobs[params.start + row] = logprob(others, own);
+            logprobs[params.start + index] = row_logprob(row);
         }
         if (BACKWARD) {
-            let factor = target_scale(params.target_scale) * aim.weight;
+            let first = index * params.stride / 4u;
+            let end = select(0u, (params.vocab + 3u) / 4u, mine);
             for (var i = lane; i < end; i += size) {
                 let z = logits[first + i];
-                logits[first + i] = gradient(z, 4u * i, aim.token, others, own, factor);
+                logits[first + i] = row_gradient(row, z, 4u * i, aim.token, incoming(aim.weight));
             }
         }
     }

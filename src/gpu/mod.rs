@@ -11,7 +11,7 @@ mod tensor;
 pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
-pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold};
+pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};

@@ -325,6 +325,26 @@ impl std::fmt::Debug for Plan {
     }
 }
 
+/// Encodes plans one after another into one pass of one submission; does not wait for it.
+///
+/// Plans of another device than the first one's are a mistake that wgpu reports.
+pub fn submit_together(plans: &[&Plan]) {
+    let Some(first) = plans.first() else {
+        return;
+    };
+    let mut encoder = first
+        .gpu
+        .device()
+        .create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for plan in plans {
+            plan.encode(&mut pass);
+        }
+    }
+    first.gpu.queue().submit([encoder.finish()]);
+}
+
 /// A binding must hold one element, so short tensors bind some of what follows in their buffer.
 fn bound_bytes(tensor: &Tensor) -> u64 {
     tensor

@@ -154,8 +154,31 @@ impl Gpt2Config {
     ///
     /// Dropout is 0: shared prompts are exact only without it.
     pub fn reward_model_json(&self) -> Value {
+        let mut json = self.model_json("GPT2ForSequenceClassification");
+        json["num_labels"] = 1.into();
+        json["id2label"] = serde_json::json!({"0": "reward"});
+        json["label2id"] = serde_json::json!({"reward": 0});
+        json["tie_word_embeddings"] = true.into();
+        json
+    }
+
+    /// The `config.json` of a language model, as `transformers` reads it; dropout is 0.
+    pub fn language_model_json(&self) -> Value {
+        self.model_json("GPT2LMHeadModel")
+    }
+
+    /// The `generation_config.json` beside it.
+    pub fn generation_json(&self) -> Value {
         serde_json::json!({
-            "architectures": ["GPT2ForSequenceClassification"],
+            "bos_token_id": self.eos_token_id,
+            "eos_token_id": self.eos_token_id,
+            "pad_token_id": self.pad_token_id,
+        })
+    }
+
+    fn model_json(&self, architecture: &str) -> Value {
+        serde_json::json!({
+            "architectures": [architecture],
             "model_type": "gpt2",
             "activation_function": "gelu_new",
             "vocab_size": self.vocab_size,
@@ -171,10 +194,7 @@ impl Gpt2Config {
             "bos_token_id": self.eos_token_id,
             "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
-            "num_labels": 1,
-            "id2label": {"0": "reward"},
-            "label2id": {"reward": 0},
-            "tie_word_embeddings": true,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "dtype": "float32",
         })
     }

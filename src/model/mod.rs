@@ -1,20 +1,30 @@
-//! A GPT-2 decoder with a scalar reward head: sizes, weights, and its plans.
+//! A GPT-2 decoder with its heads: sizes, weights, and plans.
 
 mod activations;
 mod config;
+mod critic;
 mod device_batch;
+mod generate;
+mod language_head;
 mod parameters;
+mod policy;
 mod reward;
 mod specs;
 mod trunk;
 mod weights;
 
 pub use config::Gpt2Config;
+pub use critic::Critic;
 pub use device_batch::{DeviceBatch, DeviceLists};
+pub use generate::{
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Request, SamplingOptions,
+};
+pub use language_head::{LanguageHead, head_windows};
 pub use parameters::{Chunk, Parameters, Window};
+pub use policy::{Policy, PolicyOptions};
 pub use reward::{METRIC_SLOTS, RewardModel};
-pub use specs::{Init, ParameterSpec, gpt2_parameters};
+pub use specs::{Head, Init, ParameterSpec, gpt2_parameters};
 pub use trunk::{Purpose, Trunk};
-pub use weights::{load_weights, save_reward_model};
+pub use weights::{load_weights, save_language_model, save_reward_model};
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use weights::{to_f32, to_safetensors};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::Purpose;
 use super::specs::{Init, ParameterSpec};
 use crate::data::Random;
 use crate::gpu::{Gpu, Tensor};
@@ -15,7 +16,8 @@ const ALIGN: usize = 64;
 pub struct Chunk {
     /// Weights.
     pub weights: Tensor,
-    /// Gradients; the backward pass adds, the optimiser zeroes.
+    /// Gradients; the backward pass adds, the optimiser zeroes. Empty, as the moments, where the
+    /// parameters are not to be trained.
     pub gradients: Tensor,
     /// First moments.
     pub m: Tensor,
@@ -32,7 +34,7 @@ pub struct Window {
     pub first_row: usize,
     /// Weights, of shape (rows, ...).
     pub weight: Tensor,
-    /// Gradients.
+    /// Gradients; empty where the parameter is not to be trained.
     pub gradient: Tensor,
     chunk: usize,
     start: usize,
@@ -61,7 +63,7 @@ struct ChunkPlan {
 }
 
 impl Parameters {
-    /// Allocates weights, gradients and moments, all zero.
+    /// Allocates weights, all zero, and to train gradients and moments as well.
     ///
     /// Parameters with weight decay come first in each buffer, so that one number tells the
     /// optimiser where decay ends. A matrix over the device's binding limit is split by rows.
@@ -69,7 +71,7 @@ impl Parameters {
     /// # Errors
     ///
     /// [`Error::Limit`] where a single row exceeds a binding, [`Error::OutOfMemory`].
-    pub fn allocate(gpu: &Gpu, specs: Vec<ParameterSpec>) -> Result<Self> {
+    pub fn allocate(gpu: &Gpu, specs: Vec<ParameterSpec>, purpose: Purpose) -> Result<Self> {
         let limits = gpu.limits();
         let bytes = limits
             .max_storage_buffer_binding_size
@@ -78,14 +80,18 @@ impl Parameters {
         let (placements, plans) = place(&specs, capacity)?;
         let mut chunks = Vec::with_capacity(plans.len());
         for (index, plan) in plans.iter().enumerate() {
-            let tensor = |what: &str| {
-                Tensor::zeros::<f32>(gpu, &format!("parameters {index}: {what}"), &[plan.len])
+            let tensor = |what: &str, len: usize| {
+                Tensor::zeros::<f32>(gpu, &format!("parameters {index}: {what}"), &[len])
+            };
+            let trained = match purpose {
+                Purpose::Score => 0,
+                Purpose::Train => plan.len,
             };
             chunks.push(Chunk {
-                weights: tensor("weights")?,
-                gradients: tensor("gradients")?,
-                m: tensor("first moments")?,
-                v: tensor("second moments")?,
+                weights: tensor("weights", plan.len)?,
+                gradients: tensor("gradients", trained)?,
+                m: tensor("first moments", trained)?,
+                v: tensor("second moments", trained)?,
                 decayed: plan.decayed,
             });
         }
@@ -96,10 +102,14 @@ impl Parameters {
             shape[0] = placement.rows;
             let chunk = &chunks[placement.chunk];
             let label = format!("d {}", spec.name);
+            let gradient = match purpose {
+                Purpose::Score => chunk.gradients.clone(),
+                Purpose::Train => chunk.gradients.window(&label, placement.start, &shape)?,
+            };
             windows.entry(spec.name.clone()).or_default().push(Window {
                 first_row: placement.first_row,
                 weight: chunk.weights.window(&spec.name, placement.start, &shape)?,
-                gradient: chunk.gradients.window(&label, placement.start, &shape)?,
+                gradient,
                 chunk: placement.chunk,
                 start: placement.start,
             });
@@ -256,6 +266,36 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes the weights of parameters of the same shapes, on the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the shapes differ.
+    pub fn copy_from(&self, gpu: &Gpu, other: &Self) -> Result<()> {
+        let lens = |parameters: &Self| -> Vec<usize> {
+            parameters.chunks.iter().map(|c| c.weights.len()).collect()
+        };
+        if self.specs != other.specs || lens(self) != lens(other) {
+            return Err(Error::Model {
+                place: "weights to copy".into(),
+                detail: "the two models have other parameters".into(),
+            });
+        }
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        for (to, from) in self.chunks.iter().zip(&other.chunks) {
+            let (to, from) = (&to.weights, &from.weights);
+            encoder.copy_buffer_to_buffer(
+                from.buffer(),
+                from.offset_bytes(),
+                to.buffer(),
+                to.offset_bytes(),
+                from.bytes(),
+            );
+        }
+        gpu.queue().submit([encoder.finish()]);
+        Ok(())
+    }
+
     /// Zeroes gradients and moments: a new optimiser.
     ///
     /// # Errors
@@ -263,7 +303,7 @@ impl Parameters {
     /// As [`Tensor::write`].
     pub fn reset_optimizer(&self, gpu: &Gpu) -> Result<()> {
         for chunk in &self.chunks {
-            let zeros = vec![0.0f32; chunk.weights.len()];
+            let zeros = vec![0.0f32; chunk.gradients.len()];
             for tensor in [&chunk.gradients, &chunk.m, &chunk.v] {
                 tensor.write(gpu, &zeros)?;
             }

@@ -1,16 +1,12 @@
 //! [`RewardModel`]: trunk, scalar head and losses, as plans recorded once.
 
-use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk, gpt2_parameters};
+use super::{
+    DeviceBatch, Gpt2Config, Head, LanguageHead, Parameters, Purpose, Trunk, gpt2_parameters,
+};
 use crate::Result;
 use crate::data::{Batch, Capacity};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::METRICS;
-use crate::kernels::nn::cross_entropy::{
-    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
-};
-use crate::kernels::nn::cross_entropy_statistics::{
-    CrossEntropyStatisticsIo, cross_entropy_statistics,
-};
 use crate::kernels::preference::pairwise_loss::{
     PairwiseLossIo, PairwiseLossOptions, PairwiseStatisticsIo, pairwise_loss, pairwise_statistics,
 };
@@ -21,8 +17,8 @@ use crate::kernels::preference::pooled_head::{
 /// Rows of the ring of metrics: how many micro-batches may pass between two readings.
 pub const METRIC_SLOTS: usize = 256;
 
-/// Targets whose logits exist at one time: a (chunk, V) buffer instead of a (T, V) one.
-const TARGET_CHUNK: usize = 256;
+/// Memory of the logits of language pretraining.
+const LOGITS_BYTES: u64 = 64 << 20;
 
 /// A GPT-2 reward model with its batch tensors and recorded plans.
 pub struct RewardModel {
@@ -83,11 +79,17 @@ impl RewardModel {
         purpose: Purpose,
     ) -> Result<Self> {
         config.validate("config")?;
+        // A reward model learns the language through its token table.
+        let config = &Gpt2Config {
+            tie_word_embeddings: true,
+            ..config.clone()
+        };
+        let specs = gpt2_parameters(config, &[Head::Score]);
         let vector = |label: &str, len: usize| Tensor::zeros::<f32>(gpu, label, &[len]);
         let mut model = Self {
             gpu: gpu.clone(),
             config: config.clone(),
-            parameters: Parameters::allocate(gpu, gpt2_parameters(config))?,
+            parameters: Parameters::allocate(gpu, specs, purpose)?,
             batch: DeviceBatch::new(gpu, capacity)?,
             trunk: Trunk::new(gpu, config, capacity, purpose)?,
             rewards: vector("rewards", capacity.answers)?,
@@ -173,50 +175,15 @@ impl RewardModel {
         let mut plan = Plan::new(&self.gpu);
         self.trunk
             .forward(&mut plan, &self.parameters, &self.batch)?;
-        let windows: Vec<HeadWindow<'_>> = self
-            .parameters
-            .windows("transformer.wte.weight")?
-            .iter()
-            .map(|window| HeadWindow {
-                weight: &window.weight,
-                dweight: Some(&window.gradient),
-                first_row: window.first_row,
-            })
-            .collect();
-        let (width, targets) = (self.config.n_embd, self.batch.capacity.targets);
-        let vocabulary = self.config.vocab_size.next_multiple_of(4);
-        let bound = self.gpu.limits().max_storage_buffer_binding_size / (4 * vocabulary as u64);
-        let chunk = TARGET_CHUNK.min(targets).min((bound as usize).max(1));
-        let scratch = |label: &str, shape: &[usize]| Tensor::zeros::<f32>(&self.gpu, label, shape);
-        let logprobs = scratch("logprobs", &[targets])?;
-        let counts = Some(&self.batch.counts);
-        cross_entropy(
+        let capacity = self.batch.capacity;
+        let config = &self.config;
+        let head = LanguageHead::new(&self.gpu, config, capacity, Purpose::Train, LOGITS_BYTES)?;
+        head.cross_entropy(
             &mut plan,
-            &CrossEntropyIo {
-                hidden: self.trunk.hidden(),
-                head_windows: &windows,
-                targets: &self.batch.targets,
-                gathered: &scratch("gathered", &[chunk, width])?,
-                logits: &scratch("logits", &[chunk, vocabulary])?,
-                logprobs: &logprobs,
-                gradients: Some(CrossEntropyGradients {
-                    target_lists: &self.batch.target_lists.lists,
-                    dgathered: &scratch("d gathered", &[targets, width])?,
-                    dhidden: self.trunk.hidden_gradient()?,
-                }),
-                counts,
-            },
-            1.0,
-        )?;
-        cross_entropy_statistics(
-            &mut plan,
-            &CrossEntropyStatisticsIo {
-                targets: &self.batch.targets,
-                logprobs: &logprobs,
-                metrics: &self.metrics,
-                counts,
-            },
-            1.0,
+            &self.parameters,
+            (&self.trunk, &self.batch),
+            &Tensor::zeros::<f32>(&self.gpu, "logprobs", &[capacity.targets])?,
+            &self.metrics,
         )?;
         self.trunk
             .backward(&mut plan, &self.parameters, &self.batch)?;

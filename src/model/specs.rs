@@ -1,4 +1,4 @@
-//! What parameters a GPT-2 reward model has, and how they start.
+//! What parameters a GPT-2 model has, and how they start.
 
 use super::Gpt2Config;
 
@@ -26,12 +26,23 @@ pub enum Init {
     Normal(f32),
 }
 
-/// Names, shapes and starting values of a GPT-2 reward model.
+/// What reads the last hidden states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// A reward: `score.weight` (1, C).
+    Score,
+    /// Next tokens: the token table, or `lm_head.weight` (V, C) where the two are not tied.
+    Language,
+    /// A value for each token, beside the language head: `value_head.weight` (1, C).
+    Value,
+}
+
+/// Names, shapes and starting values of a GPT-2 model with these heads.
 ///
 /// Radford et al. 2019, section 2.3: normal 0.02 at width 768, and projections into the residual
 /// stream divided by √(2 · layers). Narrower models start with `0.02 √(768 / width)`, so that a
 /// product keeps the scale of what enters it; a fixed 0.02 would start them almost at zero.
-pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
+pub fn gpt2_parameters(config: &Gpt2Config, heads: &[Head]) -> Vec<ParameterSpec> {
     let (width, inner) = (config.n_embd, config.inner());
     let deviation = 0.02 * (768.0 / width as f32).max(1.0).sqrt();
     let residual = Init::Normal(deviation / ((2 * config.n_layer) as f32).sqrt());
@@ -80,7 +91,18 @@ pub fn gpt2_parameters(config: &Gpt2Config) -> Vec<ParameterSpec> {
     specs.extend([
         vector("transformer.ln_f.weight".into(), width, Init::Ones),
         vector("transformer.ln_f.bias".into(), width, Init::Zeros),
-        matrix("score.weight".into(), [1, width], normal),
     ]);
+    for head in heads {
+        match head {
+            Head::Score => specs.push(matrix("score.weight".into(), [1, width], normal)),
+            Head::Language if config.tie_word_embeddings => {}
+            Head::Language => specs.push(matrix(
+                "lm_head.weight".into(),
+                [config.vocab_size, width],
+                normal,
+            )),
+            Head::Value => specs.push(matrix("value_head.weight".into(), [1, width], Init::Zeros)),
+        }
+    }
     specs
 }

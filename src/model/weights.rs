@@ -11,18 +11,19 @@ use crate::files::{io_error, write_atomically};
 use crate::gpu::Gpu;
 use crate::{Error, Result};
 
-/// The parameter that only a reward model has.
-const HEAD: &str = "score.weight";
+const VALUE_HEAD: &str = "value_head.weight";
+/// Parameters that models of one kind have and those of another lack.
+const HEADS: [&str; 3] = ["score.weight", "lm_head.weight", VALUE_HEAD];
 
 /// Tensors of old GPT-2 files that hold no weights: the causal mask.
 fn holds_no_weights(name: &str) -> bool {
-    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name == "lm_head.weight"
+    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
 }
 
 /// Fills the parameters from `model.safetensors` of a folder (f32, f16 or bf16).
 ///
-/// The names may lack `transformer.` (a bare GPT-2) and `score.weight` (a language model): a
-/// missing head keeps its starting value, and `false` is returned for it.
+/// The names may lack `transformer.` (a bare GPT-2). A head that only the file has is passed over;
+/// one that only the model has keeps its starting value, and `false` is returned for it.
 ///
 /// # Errors
 ///
@@ -41,18 +42,18 @@ pub fn load_weights(gpu: &Gpu, parameters: &Parameters, folder: &Path) -> Result
         if holds_no_weights(&name) {
             continue;
         }
-        let full = if name == HEAD || name.starts_with("transformer.") {
+        let full = if HEADS.contains(&name.as_str()) || name.starts_with("transformer.") {
             name
         } else {
             format!("transformer.{name}")
         };
         found.insert(full, view);
     }
-    let mut has_head = true;
+    let mut has_heads = true;
     for spec in parameters.specs() {
         let Some(view) = found.remove(&spec.name) else {
-            if spec.name == HEAD {
-                has_head = false;
+            if HEADS.contains(&spec.name.as_str()) {
+                has_heads = false;
                 continue;
             }
             return Err(refuse(format!("it has no tensor `{}`", spec.name)));
@@ -74,8 +75,9 @@ pub fn load_weights(gpu: &Gpu, parameters: &Parameters, folder: &Path) -> Result
         })?;
         parameters.write(gpu, &spec.name, &values)?;
     }
-    match found.keys().min() {
-        None => Ok(has_head),
+    let unknown = found.keys().filter(|name| !HEADS.contains(&name.as_str()));
+    match unknown.min() {
+        None => Ok(has_heads),
         Some(name) => Err(refuse(format!("`{name}` is no parameter of this model"))),
     }
 }
@@ -129,13 +131,57 @@ pub fn save_reward_model(
     config: &Gpt2Config,
     folder: &Path,
 ) -> Result<()> {
-    let weights = parameters.split(buffers);
-    let bytes = to_safetensors(
-        weights
-            .iter()
-            .map(|(spec, values)| (spec.name.clone(), spec.shape.as_slice(), values.as_slice())),
+    write_tensors(
+        parameters,
+        buffers,
+        &folder.join("model.safetensors"),
+        |_| true,
     )?;
-    write_atomically(&folder.join("model.safetensors"), &bytes)?;
-    let json = format!("{:#}\n", config.reward_model_json());
-    write_atomically(&folder.join("config.json"), json.as_bytes())
+    write_json(&config.reward_model_json(), &folder.join("config.json"))
+}
+
+/// Writes `config.json`, `generation_config.json` and `model.safetensors` of a language model, as
+/// [`save_reward_model`] does. A value head, which `transformers` knows nothing of, goes into a
+/// file of its own, `value_head.safetensors`.
+///
+/// # Errors
+///
+/// [`Error::Io`].
+pub fn save_language_model(
+    parameters: &Parameters,
+    buffers: &[Vec<f32>],
+    config: &Gpt2Config,
+    folder: &Path,
+) -> Result<()> {
+    let model = folder.join("model.safetensors");
+    write_tensors(parameters, buffers, &model, |name| name != VALUE_HEAD)?;
+    if parameters
+        .specs()
+        .iter()
+        .any(|spec| spec.name == VALUE_HEAD)
+    {
+        let value = folder.join("value_head.safetensors");
+        write_tensors(parameters, buffers, &value, |name| name == VALUE_HEAD)?;
+    }
+    let generation = config.generation_json();
+    write_json(&generation, &folder.join("generation_config.json"))?;
+    write_json(&config.language_model_json(), &folder.join("config.json"))
+}
+
+fn write_tensors(
+    parameters: &Parameters,
+    buffers: &[Vec<f32>],
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let weights = parameters.split(buffers);
+    let chosen = weights.iter().filter(|(spec, _)| wanted(&spec.name));
+    let bytes = to_safetensors(
+        chosen.map(|(spec, values)| (spec.name.clone(), spec.shape.as_slice(), values.as_slice())),
+    )?;
+    write_atomically(path, &bytes)
+}
+
+fn write_json(json: &serde_json::Value, path: &Path) -> Result<()> {
+    write_atomically(path, format!("{json:#}\n").as_bytes())
 }

@@ -5,15 +5,31 @@
 
 pub mod checkpoint;
 mod evaluation;
+mod grpo;
+mod kl;
 mod metrics;
 mod optimizer;
 mod options;
+mod policy_options;
+mod policy_run;
+mod policy_step;
+mod ppo;
 mod reward;
+mod reward_source;
+mod rollout;
 mod schedule;
 
 pub use evaluation::{Evaluation, score_records};
+pub use grpo::{GrpoOptions, GrpoTrainer};
+pub use kl::{KlController, KlOptions};
 pub use metrics::{Phase, Reading, StepMetrics};
 pub use optimizer::{AdamW, Optimizer, UpdateStatistics};
 pub use options::RewardOptions;
+pub use policy_options::RolloutOptions;
+pub use policy_run::ValueModel;
+pub use policy_step::{Health, PolicyStep, Warning};
+pub use ppo::{KlPenalty, PpoOptions, PpoTrainer};
 pub use reward::{Best, RewardTrainer, capacity_for};
+pub use reward_source::{Reward, RewardEnsemble, Sample};
+pub use rollout::{Group, RolloutBuffer, Slot, policy_capacity};
 pub use schedule::Schedule;

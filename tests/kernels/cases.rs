@@ -132,3 +132,13 @@ fn group_advantage() {
 fn whiten() {
     check("policy.whiten");
 }
+
+#[test]
+fn token_logprob() {
+    check_variants("policy.token_logprob");
+}
+
+#[test]
+fn value_head() {
+    check("policy.value_head");
+}

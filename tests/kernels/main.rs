@@ -24,5 +24,7 @@ mod pairwise_loss;
 mod plan;
 mod pooled_head;
 mod statistic;
+mod token_logprob;
 mod tools;
+mod value_head;
 mod whiten;

@@ -4,6 +4,8 @@ mod experience;
 mod gae;
 mod group_advantage;
 mod rollout;
+mod token_logprob;
+mod value_head;
 mod whiten;
 
 use crate::check::Case;
@@ -12,6 +14,8 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = experience::cases();
     cases.extend(gae::cases());
     cases.extend(group_advantage::cases());
+    cases.extend(token_logprob::cases());
+    cases.extend(value_head::cases());
     cases.extend(whiten::cases());
     cases
 }

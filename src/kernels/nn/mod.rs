@@ -1,11 +1,15 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod attention;
+pub mod attention_decode;
 pub mod bias_gradient;
+pub mod copy_rows;
 pub mod cross_entropy;
 pub mod cross_entropy_statistics;
 pub mod embedding;
 pub mod gelu;
+pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod scalar_head;
 pub mod zero_rows;

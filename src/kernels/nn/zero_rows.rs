@@ -29,9 +29,21 @@ pub fn zero_rows(plan: &mut Plan, out: &Tensor, counts: Option<&Tensor>) -> Resu
         _ => (out.len(), 1),
     };
     expect_shape::<f32>(OP, "out", out, &[rows, width])?;
+    zero_words(plan, out, [rows, width], Count::Tokens, counts)
+}
+
+/// [`zero_rows`] of a tensor whose `rows` elements, of which `field` counts the live ones, have
+/// `width` words each.
+pub(crate) fn zero_words(
+    plan: &mut Plan,
+    out: &Tensor,
+    [rows, width]: [usize; 2],
+    field: Count,
+    counts: Option<&Tensor>,
+) -> Result<()> {
     let params = ZeroRowsParams {
         rows: to_u32(OP, rows)?,
-        rows_count: Count::Tokens as u32,
+        rows_count: field as u32,
         width: to_u32(OP, width)?,
     };
     to_u32(OP, rows * width)?;

@@ -4,14 +4,23 @@
 //! that came. A response's targets, in token order, are those of its list in
 //! [`Batch::answer_lists`](crate::data::Batch::answer_lists).
 
+pub mod dpo_loss;
 pub mod experience;
 pub mod gae;
 pub mod group_advantage;
+pub mod grpo_loss;
 mod kl;
 mod lists;
+pub mod metrics;
+pub mod ppo_loss;
+pub mod sample;
+pub mod sequence_logprob;
+pub mod token_logprob;
+pub mod value_head;
 pub mod whiten;
 
 pub use kl::{KlControl, KlEstimator};
+pub use metrics::{DpoMetrics, POLICY_METRICS, PolicyMetrics};
 
 use crate::gpu::{Lib, device_struct};
 use crate::kernels::lib;

@@ -1,31 +1,24 @@
-//! The scalar reward head: `shaders/preference/pooled_head.wgsl`.
+//! The scalar reward head on pooled rows: `shaders/nn/scalar_head.wgsl`.
 
-use crate::data::batch::{Answer, RowList};
-use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
-use crate::kernels::nn::zero_rows::zero_rows;
-use crate::kernels::{Count, DISPATCH, counts_lib, expect_shape, shader, to_u32};
-use crate::{Error, Result};
+use crate::Result;
+use crate::data::batch::Answer;
+use crate::gpu::{Plan, Tensor};
+use crate::kernels::Count;
+use crate::kernels::nn::scalar_head::{
+    ANSWERS, InputGradient, ScalarHead, ScalarHeadGradients, ScalarHeadKind,
+};
 
-/// Forward and both backward entry points.
-pub const SHADER: Shader = shader!(
-    "preference.pooled_head",
-    "preference/pooled_head.wgsl",
-    Core
-);
-
-const FORWARD: &str = "preference.pooled_head_forward";
-const DHIDDEN: &str = "preference.pooled_head_dhidden";
-const DW: &str = "preference.pooled_head_dw";
-
-device_struct! {
-    struct PooledHeadParams {
-        answers: u32,
-        answers_count: u32,
-        lists: u32,
-        lists_count: u32,
-        width: u32,
-    }
-}
+const KIND: ScalarHeadKind = ScalarHeadKind {
+    labels: [
+        "preference.pooled_head_forward",
+        "preference.pooled_head_dhidden",
+        "preference.pooled_head_dw",
+    ],
+    names: ["answers", "rewards", "pooled_lists"],
+    entries: ANSWERS,
+    entries_count: Count::Answers,
+    lists_count: Count::PooledLists,
+};
 
 /// The tensors of [`pooled_head_forward`].
 #[derive(Debug, Clone, Copy)]
@@ -47,26 +40,16 @@ pub struct PooledHeadIo<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] for tensors that do not fit, and what [`Plan::push`] refuses.
+/// [`Error::Shape`](crate::Error::Shape) for tensors that do not fit, and what [`Plan::push`] refuses.
 pub fn pooled_head_forward(plan: &mut Plan, io: &PooledHeadIo<'_>) -> Result<()> {
-    let width = check_head(FORWARD, io.hidden, io.w)?;
-    let answers = io.answers.len();
-    expect_shape::<Answer>(FORWARD, "answers", io.answers, &[answers])?;
-    expect_shape::<f32>(FORWARD, "rewards", io.rewards, &[answers])?;
-    push(
-        plan,
-        FORWARD,
-        "pooled_head_forward",
-        params(FORWARD, answers, 0, width)?,
-        vec![
-            Binding::read(2, io.answers),
-            Binding::read(3, io.hidden),
-            Binding::read(4, io.w),
-            Binding::write(5, io.rewards),
-        ],
-        io.counts,
-        (answers, answers * width),
-    )
+    let head = ScalarHead {
+        kind: &KIND,
+        hidden: io.hidden,
+        w: io.w,
+        entries: io.answers,
+        counts: io.counts,
+    };
+    head.push_forward::<Answer>(plan, io.rewards)
 }
 
 /// The tensors of [`pooled_head_backward`].
@@ -78,7 +61,7 @@ pub struct PooledHeadBackwardIo<'a> {
     pub w: &'a Tensor,
     /// (A), of [`Answer`].
     pub answers: &'a Tensor,
-    /// (L), of [`RowList`]: one for each row that is pooled.
+    /// (L), of [`RowList`](crate::data::batch::RowList): one for each row that is pooled.
     pub pooled_lists: &'a Tensor,
     /// The answers that the lists name.
     pub pooled_rows: &'a Tensor,
@@ -97,105 +80,22 @@ pub struct PooledHeadBackwardIo<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] for tensors that do not fit, and what [`Plan::push`] refuses.
+/// [`Error::Shape`](crate::Error::Shape) for tensors that do not fit, and what [`Plan::push`] refuses.
 pub fn pooled_head_backward(plan: &mut Plan, io: &PooledHeadBackwardIo<'_>) -> Result<()> {
-    let width = check_head(DHIDDEN, io.hidden, io.w)?;
-    let (answers, lists) = (io.answers.len(), io.pooled_lists.len());
-    expect_shape::<Answer>(DHIDDEN, "answers", io.answers, &[answers])?;
-    expect_shape::<RowList>(DHIDDEN, "pooled_lists", io.pooled_lists, &[lists])?;
-    expect_shape::<u32>(
-        DHIDDEN,
-        "pooled_rows",
-        io.pooled_rows,
-        &[io.pooled_rows.len()],
-    )?;
-    expect_shape::<f32>(DHIDDEN, "drewards", io.drewards, &[answers])?;
-    expect_shape::<f32>(DHIDDEN, "dhidden", io.dhidden, io.hidden.shape())?;
-    expect_shape::<f32>(DW, "dw", io.dw, &[width])?;
-    let params = params(DHIDDEN, answers, lists, width)?;
-    zero_rows(plan, io.dhidden, io.counts)?;
-    push(
-        plan,
-        DHIDDEN,
-        "pooled_head_dhidden",
-        params,
-        vec![
-            Binding::read(4, io.w),
-            Binding::read(6, io.drewards),
-            Binding::read(7, io.pooled_lists),
-            Binding::read(8, io.pooled_rows),
-            Binding::write(9, io.dhidden),
-        ],
-        io.counts,
-        (lists, lists * width),
-    )?;
-    push(
-        plan,
-        DW,
-        "pooled_head_dw",
-        params,
-        vec![
-            Binding::read(2, io.answers),
-            Binding::read(3, io.hidden),
-            Binding::read(6, io.drewards),
-            Binding::write(10, io.dw),
-        ],
-        io.counts,
-        (width.div_ceil(16), answers * width),
-    )
-}
-
-fn check_head(op: &'static str, hidden: &Tensor, w: &Tensor) -> Result<usize> {
-    let width = w.len();
-    if width == 0 {
-        return Err(Error::shape(op, "the head has no weights"));
-    }
-    expect_shape::<f32>(op, "w", w, &[width])?;
-    expect_shape::<f32>(op, "hidden", hidden, &[hidden.len() / width, width])?;
-    Ok(width)
-}
-
-fn params(
-    op: &'static str,
-    answers: usize,
-    lists: usize,
-    width: usize,
-) -> Result<PooledHeadParams> {
-    Ok(PooledHeadParams {
-        answers: to_u32(op, answers)?,
-        answers_count: Count::Answers as u32,
-        lists: to_u32(op, lists)?,
-        lists_count: Count::PooledLists as u32,
-        width: to_u32(op, width)?,
-    })
-}
-
-/// `size` is the number of workgroups and that of elements of `hidden` that are read or written.
-fn push<'a>(
-    plan: &mut Plan,
-    label: &'static str,
-    entry: &'static str,
-    params: PooledHeadParams,
-    mut bindings: Vec<Binding<'a>>,
-    counts: Option<&'a Tensor>,
-    (workgroups, elements): (usize, usize),
-) -> Result<()> {
-    let (live, counts) = counts_lib(label, counts)?;
-    bindings.extend(counts);
-    plan.push(&Dispatch {
-        label,
-        shader: &SHADER,
-        variant: Variant {
-            entry,
-            libs: &[DISPATCH, live],
-            consts: &[],
-        },
-        params: Params::of(&params),
-        bindings: &bindings,
-        workgroups: workgroups as u64,
-        cost: Cost {
-            flops: 2 * elements as u64,
-            bytes: 4 * elements as u64,
-        },
-    })
+    let head = ScalarHead {
+        kind: &KIND,
+        hidden: io.hidden,
+        w: io.w,
+        entries: io.answers,
+        counts: io.counts,
+    };
+    let gradients = ScalarHeadGradients {
+        lists: io.pooled_lists,
+        list_rows: Some(io.pooled_rows),
+        dout: io.drewards,
+        dhidden: io.dhidden,
+        dw: io.dw,
+        input: InputGradient::Overwrite,
+    };
+    head.push_backward::<Answer>(plan, &gradients)
 }

@@ -8,6 +8,6 @@ pub mod layer_norm;
 pub mod matmul;
 
 /// `Σ_i a_i b_i`.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -1,7 +1,7 @@
 // The hidden states of a chunk of targets, side by side, and the way back.
 //
-//   cross_entropy_gather    gathered[i, c] = hidden[targets[start + i].row, c]
-//   cross_entropy_scatter   dhidden[row, c] = sum of dgathered[n, c] over the row's targets n, for
+//   language_head_gather    gathered[i, c] = hidden[targets[start + i].row, c]
+//   language_head_scatter   dhidden[row, c] = sum of dgathered[n, c] over the row's targets n, for
 //                           the rows of the target lists only: the others are cleared before
 //
 // Bindings: 0 params, 1 counts (where live), 2 targets (N, read), 3 hidden (T, C; read), 4 gathered
@@ -42,7 +42,7 @@ struct RowList {
 @group(0) @binding(7) var<storage, read_write> dhidden: array<f32>;
 
 @compute @workgroup_size(WG_SIZE)
-fn cross_entropy_gather(
+fn language_head_gather(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
@@ -58,7 +58,7 @@ fn cross_entropy_gather(
 }
 
 @compute @workgroup_size(WG_SIZE)
-fn cross_entropy_scatter(
+fn language_head_scatter(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,

@@ -1,0 +1,541 @@
+//! [`PolicyRun`]: the part of a policy's training that all algorithms share: sample, judge,
+//! remember, learn.
+
+use super::policy_options::RolloutOptions;
+use super::policy_step::{Health, PolicyStep, Warning};
+use super::reward_source::{Reward, Sample, judge, mean_and_deviation};
+use super::rollout::{Group, RolloutBuffer, Slot, policy_capacity};
+use super::{KlController, Optimizer, Schedule, UpdateStatistics};
+use crate::data::{DataOrder, Random, split_mix};
+use crate::gpu::{Gpu, Plan, Tensor, submit_together};
+use crate::kernels::policy::grpo_loss::GrpoLossType;
+use crate::kernels::policy::{KlControl, POLICY_METRICS, PolicyMetrics, Response, TokenLogprob};
+use crate::model::{
+    Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
+    Parameters, Policy, PolicyOptions, Purpose, gpt2_parameters,
+};
+use crate::{Error, Result};
+
+/// Streams of the run's seed.
+const SAMPLING: u64 = 0x5a;
+const MINIBATCHES: u64 = 0x3b;
+
+/// Where the values come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueModel {
+    /// A head on the policy's trunk.
+    Head,
+    /// A network of its own, of the policy's sizes.
+    Network,
+}
+
+/// What an algorithm records for each slot, and once for a whole rollout.
+pub(super) struct Recorded {
+    /// After the forward passes over a slot's batch: fills its experience.
+    pub remember: Vec<Plan>,
+    /// After all slots: advantages over the whole rollout.
+    pub compare: Plan,
+    /// Between forward and backward of a slot's batch: the loss.
+    pub loss: Vec<Plan>,
+}
+
+/// A policy, its reference, perhaps a critic, and everything between prompts and updates.
+pub(super) struct PolicyRun {
+    pub options: RolloutOptions,
+    /// How the losses of tokens are averaged.
+    loss_type: GrpoLossType,
+    pub policy: Policy,
+    pub critic: Option<Critic>,
+    pub kl: KlController,
+    pub kl_control: Tensor,
+    pub buffer: RolloutBuffer,
+    pub ref_logprobs: Tensor,
+    /// (micro-batches of a rollout, POLICY_METRICS)
+    pub metrics: Tensor,
+    reference: Parameters,
+    generator: Generator,
+    prompts: Vec<Vec<u32>>,
+    order: DataOrder,
+    optimizers: Vec<Optimizer>,
+    collect: Plan,
+    forward: Plan,
+    backward: Plan,
+    recorded: Option<Recorded>,
+    health: Health,
+    rollouts: u64,
+    skipped: u32,
+    over: bool,
+}
+
+/// What learning from one rollout left in the ring of metrics.
+#[derive(Debug, Default)]
+struct Learnt {
+    updates: u64,
+    tokens: usize,
+    /// Rows of each epoch.
+    epochs: Vec<std::ops::Range<usize>>,
+    /// Rows of the first update.
+    first: usize,
+}
+
+impl PolicyRun {
+    pub fn new(
+        gpu: &Gpu,
+        config: &Gpt2Config,
+        options: RolloutOptions,
+        value: Option<ValueModel>,
+        loss_type: GrpoLossType,
+        prompts: Vec<Vec<u32>>,
+    ) -> Result<Self> {
+        options.validate()?;
+        let longest = check_prompts(&prompts, config, options.max_new_tokens)?;
+        let capacity = policy_capacity(options.batch_tokens);
+        let heads: &[Head] = match value {
+            Some(ValueModel::Head) => &[Head::Language, Head::Value],
+            Some(ValueModel::Network) | None => &[Head::Language],
+        };
+        let policy_options = PolicyOptions {
+            temperature: options.temperature,
+            logits_bytes: options.logits_bytes,
+        };
+        let policy = Policy::new(gpu, config, heads, capacity, Purpose::Train, policy_options)?;
+        let critic = match value {
+            None => None,
+            Some(ValueModel::Head) => Some(Critic::on_trunk(gpu, config, capacity)?),
+            Some(ValueModel::Network) => Some(Critic::network(gpu, config, capacity)?),
+        };
+        let specs = gpt2_parameters(config, heads);
+        let reference = Parameters::allocate(gpu, specs, Purpose::Score)?;
+        let group_tokens = longest + options.samples * options.max_new_tokens;
+        let buffer = RolloutBuffer::new(
+            gpu,
+            capacity,
+            options.minibatches,
+            options.prompts.div_ceil(options.minibatches),
+            (options.samples, group_tokens),
+        )?;
+        let rows = options.epochs * buffer.slots().len();
+        let generator = Generator::new(
+            gpu,
+            config,
+            policy.parameters(),
+            generator_capacity(&options, longest),
+        )?;
+        let relative = value.is_none() && options.samples > 1;
+        let mut run = Self {
+            kl: KlController::new(options.kl),
+            kl_control: Tensor::zeros::<KlControl>(gpu, "KL control", &[1])?,
+            ref_logprobs: Tensor::zeros::<TokenLogprob>(
+                gpu,
+                "reference logprobs",
+                &[capacity.targets],
+            )?,
+            metrics: Tensor::zeros::<f32>(gpu, "policy metrics", &[rows, POLICY_METRICS])?,
+            order: DataOrder::new(options.seed, prompts.len()),
+            health: Health::new(options.kl.target.or(options.kl.limit), relative),
+            optimizers: Vec::new(),
+            collect: Plan::new(gpu),
+            forward: Plan::new(gpu),
+            backward: Plan::new(gpu),
+            recorded: None,
+            rollouts: 0,
+            skipped: 0,
+            over: false,
+            options,
+            loss_type,
+            policy,
+            critic,
+            buffer,
+            reference,
+            generator,
+            prompts,
+        };
+        run.record(gpu)?;
+        Ok(run)
+    }
+
+    /// The passes that do not depend on a slot.
+    fn record(&mut self, gpu: &Gpu) -> Result<()> {
+        let (policy, critic) = (&self.policy, self.critic.as_ref());
+        policy.record_forward(&mut self.forward)?;
+        policy.record_forward(&mut self.collect)?;
+        policy.record_head_backward(&mut self.backward)?;
+        if let Some(critic) = critic {
+            critic.record_forward(&mut self.forward, policy)?;
+            critic.record_forward(&mut self.collect, policy)?;
+            critic.record_backward(&mut self.backward, policy)?;
+        }
+        policy.record_trunk_backward(&mut self.backward)?;
+        policy.record_forward_of(&mut self.collect, &self.reference, &self.ref_logprobs)?;
+        let trained = [
+            Some(policy.parameters()),
+            critic.and_then(Critic::parameters),
+        ];
+        for parameters in trained.into_iter().flatten() {
+            let optimizer = Optimizer::new(gpu, parameters, self.options.optimizer)?;
+            self.optimizers.push(optimizer);
+        }
+        Ok(())
+    }
+
+    /// Takes the algorithm's own plans, made by `plans` for each slot.
+    pub fn install(&mut self, recorded: Recorded) {
+        self.recorded = Some(recorded);
+    }
+
+    pub fn gpu(&self) -> &Gpu {
+        self.policy.gpu()
+    }
+
+    pub fn rollouts(&self) -> u64 {
+        self.rollouts
+    }
+
+    /// Whether all rollouts were made, or the divergence passed its limit.
+    pub fn is_over(&self) -> bool {
+        self.over || self.rollouts >= self.options.rollouts
+    }
+
+    /// The policy as it is now becomes the reference.
+    pub fn take_reference(&mut self) -> Result<()> {
+        self.reference
+            .copy_from(self.policy.gpu(), self.policy.parameters())
+    }
+
+    /// Samples answers to the next prompts and has them judged.
+    pub fn sample(&mut self, reward: &mut dyn Reward) -> Result<Vec<Group>> {
+        let prompts: Vec<Vec<u32>> = (0..self.options.prompts)
+            .filter_map(|_| self.order.next())
+            .map(|index| self.prompts[index].clone())
+            .collect();
+        let completions = self.generate(&prompts)?;
+        let samples: Vec<Sample<'_>> = completions
+            .iter()
+            .map(|completion| Sample {
+                prompt: &prompts[completion.prompt],
+                completion: &completion.tokens,
+                finish: completion.finish,
+            })
+            .collect();
+        let mut scores = judge(reward, &samples, self.rollouts + 1)?;
+        for (score, sample) in scores.iter_mut().zip(&samples) {
+            if sample.finish == Finish::Length {
+                *score -= self.options.missing_eos_penalty;
+            }
+        }
+        let per_prompt = self.options.samples;
+        Ok(prompts
+            .into_iter()
+            .zip(
+                completions
+                    .chunks(per_prompt)
+                    .zip(scores.chunks(per_prompt)),
+            )
+            .map(|(prompt, (completions, scores))| Group {
+                prompt,
+                answers: completions.iter().map(|c| c.tokens.clone()).collect(),
+                finished: completions
+                    .iter()
+                    .map(|c| c.finish == Finish::Stop)
+                    .collect(),
+                scores: scores.to_vec(),
+            })
+            .collect())
+    }
+
+    fn generate(&mut self, prompts: &[Vec<u32>]) -> Result<Vec<Completion>> {
+        let seed = split_mix(self.options.seed ^ SAMPLING, self.rollouts + 1);
+        let options = GenerateOptions {
+            sampling: self.options.sampling(),
+            max_new_tokens: self.options.max_new_tokens,
+            stop_tokens: self.options.stop_tokens.clone(),
+            seed,
+        };
+        self.generator
+            .generate(prompts, self.options.samples, &options)
+    }
+
+    /// Packs the answers and fills their experience: log-probabilities of policy and reference,
+    /// values, advantages.
+    pub fn remember(&mut self, groups: &[Group]) -> Result<()> {
+        let gpu = self.policy.gpu().clone();
+        let minibatches = self.options.minibatches;
+        let weight = |tokens| self.loss_type.target_weight(tokens);
+        self.buffer.fill(&gpu, groups, minibatches, weight)?;
+        let control = KlControl {
+            kl_coef: self.kl.coef() as f32,
+            ..KlControl::default()
+        };
+        self.kl_control.write(&gpu, &[control])?;
+        let recorded = self.recorded()?;
+        for (batch, remember) in self.buffer.batches().iter().zip(&recorded.remember) {
+            self.policy.batch().upload(&gpu, batch)?;
+            submit_together(&[&self.collect, remember]);
+        }
+        recorded.compare.submit();
+        Ok(())
+    }
+
+    fn recorded(&self) -> Result<&Recorded> {
+        self.recorded
+            .as_ref()
+            .ok_or_else(|| Error::shape("policy run", "it has no algorithm"))
+    }
+
+    /// Updates the policy from what it remembers, and says what came of it.
+    pub fn learn(&mut self, groups: &[Group]) -> Result<PolicyStep> {
+        let learning_rate = self.schedule().learning_rate(self.rollouts);
+        let mut learnt = Learnt::default();
+        let slots: usize = self.buffer.minibatches().iter().map(Vec::len).sum();
+        for epoch in 0..self.options.epochs {
+            let first_row = epoch * slots;
+            self.learn_epoch(epoch, first_row, learning_rate, &mut learnt)?;
+            learnt.epochs.push(first_row..first_row + slots);
+            if self.went_too_far(&learnt)? {
+                break;
+            }
+        }
+        self.report(groups, &learnt, learning_rate)
+    }
+
+    fn learn_epoch(
+        &mut self,
+        epoch: usize,
+        first_row: usize,
+        learning_rate: f64,
+        learnt: &mut Learnt,
+    ) -> Result<()> {
+        let gpu = self.policy.gpu().clone();
+        let stream = self.rollouts * self.options.epochs as u64 + epoch as u64;
+        let mut order: Vec<usize> = (0..self.buffer.minibatches().len()).collect();
+        shuffle(
+            &mut order,
+            &mut Random::new(self.options.seed ^ MINIBATCHES, stream),
+        );
+        let mut row = first_row;
+        for minibatch in order {
+            let slots = self.buffer.minibatches()[minibatch].clone();
+            let (policy_scale, value_scale) = self.scales(&slots);
+            for &slot in &slots {
+                let mut batch = self.buffer.batches()[slot].clone();
+                batch.counts.slot = row as u32;
+                batch.counts.target_scale = policy_scale;
+                batch.counts.pair_scale = value_scale;
+                row += 1;
+                learnt.tokens += batch.tokens.len();
+                self.policy.batch().upload(&gpu, &batch)?;
+                let loss = &self.recorded()?.loss[slot];
+                submit_together(&[&self.forward, loss, &self.backward]);
+            }
+            for optimizer in &mut self.optimizers {
+                optimizer.step(learning_rate)?;
+            }
+            learnt.updates += 1;
+            if learnt.updates == 1 {
+                learnt.first = slots.len();
+            }
+        }
+        Ok(())
+    }
+
+    /// The factors of a minibatch's policy and value losses.
+    fn scales(&self, slots: &[usize]) -> (f32, f32) {
+        let batches = || slots.iter().map(|&slot| &self.buffer.batches()[slot]);
+        let responses = batches().map(|batch| batch.answers.len()).sum();
+        let tokens: usize = batches().map(|batch| batch.targets.len()).sum();
+        let longest = self.options.max_new_tokens;
+        let policy = self.loss_type.target_scale(responses, tokens, longest);
+        (policy, 1.0 / tokens.max(1) as f32)
+    }
+
+    /// Whether the epoch that was just learnt moved the policy further than is wanted. Reads
+    /// nothing back where no limit is set.
+    fn went_too_far(&self, learnt: &Learnt) -> Result<bool> {
+        let (Some(limit), Some(rows)) = (self.options.epoch_kl_limit, learnt.epochs.last()) else {
+            return Ok(false);
+        };
+        let metrics = merge(&self.rows()?[rows.clone()]);
+        Ok(metrics.approx_kl_k3 / metrics.tokens.max(1.0) > limit)
+    }
+
+    fn rows(&self) -> Result<Vec<[f32; POLICY_METRICS]>> {
+        let values: Vec<f32> = self.metrics.read(self.gpu())?;
+        Ok(bytemuck::cast_slice(&values).to_vec())
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            peak: self.options.learning_rate,
+            floor: self.options.learning_rate * self.options.floor,
+            warmup: self.options.warmup,
+            total: self.options.rollouts,
+        }
+    }
+
+    fn report(
+        &mut self,
+        groups: &[Group],
+        learnt: &Learnt,
+        learning_rate: f64,
+    ) -> Result<PolicyStep> {
+        let rows = self.rows()?;
+        let responses = self.buffer.read_responses(self.gpu())?;
+        let statistics = self.statistics()?;
+        self.rollouts += 1;
+        let all: Vec<_> = learnt.epochs.iter().cloned().flatten().collect();
+        let all: Vec<_> = all.into_iter().map(|row| rows[row]).collect();
+        let total = merge(&all);
+        if total.non_finite > 0.0 || !total.loss.is_finite() {
+            return Err(self.not_finite("loss"));
+        }
+        if statistics.skipped > self.skipped {
+            self.skipped = statistics.skipped;
+            return Err(self.not_finite("gradient norm"));
+        }
+        let mut step = describe(groups, &responses);
+        let updates = learnt.updates.max(1) as f64;
+        let first_epoch = learnt.epochs.first().cloned().unwrap_or_default();
+        let last_epoch = learnt.epochs.last().cloned().unwrap_or_default();
+        let (start, end) = (merge(&rows[first_epoch]), merge(&rows[last_epoch]));
+        let first = merge(&rows[..learnt.first]);
+        step.rollout = self.rollouts;
+        step.updates = learnt.updates;
+        step.trained_tokens = learnt.tokens;
+        step.kl_coef = self.kl.coef();
+        step.entropy = start.entropy / start.tokens.max(1.0);
+        step.loss = total.loss / updates;
+        step.policy_loss = total.policy_loss / updates;
+        step.value_loss = total.value_loss / updates;
+        step.approx_kl = end.approx_kl_k3 / end.tokens.max(1.0);
+        step.clip_fraction = (total.clip_low + total.clip_high) / total.tokens.max(1.0);
+        step.first_ratio = [first.ratio_min, first.ratio_max];
+        step.ratio = [total.ratio_min, total.ratio_max];
+        step.clamped = total.held as u64;
+        step.grad_norm = f64::from(statistics.grad_norm);
+        step.learning_rate = learning_rate;
+        self.kl.update(step.kl, step.responses);
+        self.over = self.kl.is_over(step.kl);
+        Ok(step)
+    }
+
+    fn statistics(&self) -> Result<UpdateStatistics> {
+        let mut worst = UpdateStatistics {
+            grad_norm: 0.0,
+            skipped: 0,
+        };
+        for optimizer in &self.optimizers {
+            let statistics = optimizer.statistics()?;
+            worst.grad_norm = worst.grad_norm.max(statistics.grad_norm);
+            worst.skipped += statistics.skipped;
+        }
+        Ok(worst)
+    }
+
+    fn not_finite(&self, what: &'static str) -> Error {
+        Error::NonFinite {
+            what,
+            step: self.rollouts,
+            records: Vec::new(),
+        }
+    }
+
+    /// What looks wrong about a step.
+    pub fn warnings(&mut self, step: &PolicyStep) -> Vec<Warning> {
+        let mut warnings = self.health.check(step);
+        if step.rollout == 1 && self.options.sampling().truncates() {
+            warnings.push(Warning::OffPolicySampling);
+        }
+        for warning in &warnings {
+            log::warn!("rollout {}: {warning}", step.rollout);
+        }
+        warnings
+    }
+
+    /// The slots, for what an algorithm records.
+    pub fn slots(&self) -> &[Slot] {
+        self.buffer.slots()
+    }
+}
+
+/// The longest prompt's tokens.
+fn check_prompts(prompts: &[Vec<u32>], config: &Gpt2Config, answer: usize) -> Result<usize> {
+    let refuse = |index: usize, detail: String| {
+        Err(Error::Data {
+            place: format!("prompt {}", index + 1),
+            detail,
+        })
+    };
+    if prompts.is_empty() {
+        return refuse(0, "there are no prompts".into());
+    }
+    let context = config.n_positions;
+    for (index, prompt) in prompts.iter().enumerate() {
+        if prompt.is_empty() {
+            return refuse(index, "it has no tokens".into());
+        }
+        if prompt.len() + answer > context {
+            let detail = format!(
+                "{} tokens and an answer of up to {answer} exceed the model's context of {context}: \
+                 shorten it, or lower max_new_tokens",
+                prompt.len()
+            );
+            return refuse(index, detail);
+        }
+    }
+    Ok(prompts.iter().map(Vec::len).max().unwrap_or(0))
+}
+
+fn generator_capacity(options: &RolloutOptions, longest: usize) -> GeneratorCapacity {
+    let sequences = options
+        .sequences
+        .min(options.prompts * options.samples)
+        .max(1);
+    let prompts = sequences.div_ceil(options.samples).max(1);
+    GeneratorCapacity {
+        prompt_tokens: prompts * longest,
+        prompts,
+        sequences,
+        new_tokens: options.max_new_tokens,
+    }
+}
+
+fn shuffle(order: &mut [usize], random: &mut Random) {
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+}
+
+fn merge(rows: &[[f32; POLICY_METRICS]]) -> PolicyMetrics {
+    let mut sum = PolicyMetrics::default();
+    for row in rows {
+        sum.merge(&PolicyMetrics::from_row(row));
+    }
+    sum
+}
+
+/// What is known of a rollout before any update.
+fn describe(groups: &[Group], responses: &[Response]) -> PolicyStep {
+    let scores = groups.iter().flat_map(|group| &group.scores);
+    let (reward_mean, reward_deviation) = mean_and_deviation(scores.map(|&s| f64::from(s)));
+    let answers = || groups.iter().flat_map(|group| &group.answers);
+    let count = answers().count();
+    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+    let tokens = answers().map(Vec::len).sum();
+    let finished = groups.iter().flat_map(|group| &group.finished);
+    let flat = groups.iter().filter(|group| {
+        let first = group.scores.first();
+        group.scores.iter().all(|score| Some(score) == first)
+    });
+    PolicyStep {
+        responses: count,
+        generated_tokens: tokens,
+        reward_mean,
+        reward_deviation,
+        kl: responses.iter().map(|r| f64::from(r.kl)).sum::<f64>() / count.max(1) as f64,
+        length: share(tokens, count),
+        finished: share(finished.filter(|&&finished| finished).count(), count),
+        groups_without_spread: share(flat.count(), groups.len()),
+        ..PolicyStep::default()
+    }
+}

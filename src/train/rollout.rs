@@ -1,0 +1,235 @@
+//! [`RolloutBuffer`]: sampled answers, packed, with what the policy is to learn from each token.
+
+use crate::data::{Batch, Capacity, PackOptions, Packer, Targets, TokenRecord};
+use crate::gpu::{Gpu, Tensor};
+use crate::kernels::policy::{Experience, Response};
+use crate::{Error, Result};
+
+/// Elements that a slot's entries start at a multiple of, so that each can be bound.
+const ALIGN: usize = 64;
+
+/// A prompt with its sampled answers and their rewards.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// Token ids of each answer.
+    pub answers: Vec<Vec<u32>>,
+    /// Whether each answer ended by itself.
+    pub finished: Vec<bool>,
+    /// The reward of each answer.
+    pub scores: Vec<f32>,
+}
+
+/// One packed micro-batch of a rollout.
+pub struct Slot {
+    /// (N), of [`Experience`].
+    pub experience: Tensor,
+    /// (A), of [`Response`].
+    pub responses: Tensor,
+}
+
+/// Answers of one rollout, packed into slots of one capacity each; every slot keeps its tokens'
+/// experience on the device while several epochs learn from it.
+pub struct RolloutBuffer {
+    capacity: Capacity,
+    slots: Vec<Slot>,
+    /// (slots, N), of [`Experience`].
+    experience: Tensor,
+    /// (slots * A), of [`Response`].
+    responses: Tensor,
+    /// (slots): targets of each slot.
+    lens: Tensor,
+    batches: Vec<Batch>,
+    /// The slots of each minibatch.
+    minibatches: Vec<Vec<usize>>,
+}
+
+/// Capacity of a micro-batch of `tokens` packed tokens with answers to learn from.
+pub fn policy_capacity(tokens: usize) -> Capacity {
+    let answers = (tokens / 8).max(64).next_multiple_of(ALIGN);
+    Capacity {
+        tokens,
+        segments: 2 * answers,
+        answers,
+        pairs: answers / 2,
+        targets: tokens.next_multiple_of(ALIGN),
+    }
+}
+
+impl RolloutBuffer {
+    /// Room for `minibatches` minibatches of `groups` groups, each of `samples` answers and at most
+    /// `group_tokens` tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] where a single group does not fit a micro-batch, and as
+    /// [`Tensor::zeros`].
+    pub fn new(
+        gpu: &Gpu,
+        capacity: Capacity,
+        minibatches: usize,
+        groups: usize,
+        (samples, group_tokens): (usize, usize),
+    ) -> Result<Self> {
+        if group_tokens > capacity.tokens || samples > capacity.answers {
+            let detail = format!(
+                "a prompt and its {samples} answers take up to {group_tokens} tokens, a micro-batch \
+                 holds {} tokens and {} answers: raise batch_tokens, or lower samples, \
+                 max_new_tokens or the prompts' length",
+                capacity.tokens, capacity.answers
+            );
+            return Err(Error::shape("rollout", detail));
+        }
+        // A slot is closed when the next group does not fit: two in a row hold more than one
+        // capacity of tokens or of answers.
+        let full = (groups * group_tokens).div_ceil(capacity.tokens)
+            + (groups * samples).div_ceil(capacity.answers);
+        let slots = minibatches * (2 * full + 1).min(groups);
+        let experience =
+            Tensor::zeros::<Experience>(gpu, "experience", &[slots, capacity.targets])?;
+        let responses = Tensor::zeros::<Response>(gpu, "responses", &[slots * capacity.answers])?;
+        Ok(Self {
+            slots: (0..slots)
+                .map(|slot| {
+                    let (targets, answers) = (capacity.targets, capacity.answers);
+                    Ok(Slot {
+                        experience: experience.window(
+                            "experience of a slot",
+                            slot * targets,
+                            &[targets],
+                        )?,
+                        responses: responses.window(
+                            "responses of a slot",
+                            slot * answers,
+                            &[answers],
+                        )?,
+                    })
+                })
+                .collect::<Result<_>>()?,
+            capacity,
+            experience,
+            responses,
+            lens: Tensor::zeros::<u32>(gpu, "targets of slots", &[slots])?,
+            batches: Vec::new(),
+            minibatches: Vec::new(),
+        })
+    }
+
+    /// All slots, in use or not.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// (slots, N), of [`Experience`].
+    pub fn experience(&self) -> &Tensor {
+        &self.experience
+    }
+
+    /// (slots * A), of [`Response`].
+    pub fn responses(&self) -> &Tensor {
+        &self.responses
+    }
+
+    /// (slots): how many targets each holds.
+    pub fn lens(&self) -> &Tensor {
+        &self.lens
+    }
+
+    /// The packed micro-batches in use, by slot.
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+
+    /// The slots of each minibatch.
+    pub fn minibatches(&self) -> &[Vec<usize>] {
+        &self.minibatches
+    }
+
+    /// Packs groups, `minibatches` parts of about equal numbers, and writes their scores;
+    /// `weight` gives the weight of each token of an answer of so many tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] for an answer without tokens or a group that does not fit.
+    pub fn fill(
+        &mut self,
+        gpu: &Gpu,
+        groups: &[Group],
+        minibatches: usize,
+        weight: impl Fn(usize) -> f32,
+    ) -> Result<()> {
+        let options = PackOptions {
+            with_pairs: false,
+            targets: Targets::Answers,
+            ..PackOptions::default()
+        };
+        self.batches.clear();
+        self.minibatches.clear();
+        let mut responses = vec![Response::default(); self.responses.len()];
+        let size = groups.len().div_ceil(minibatches.max(1)).max(1);
+        for (part, groups) in groups.chunks(size).enumerate() {
+            let mut packer = Packer::new(self.capacity, options);
+            let mut slots = vec![self.batches.len()];
+            let mut first = 0;
+            for (index, group) in groups.iter().enumerate() {
+                let record = TokenRecord {
+                    line: part * size + index + 1,
+                    prompt: group.prompt.clone(),
+                    answers: group.answers.clone(),
+                    preferences: Vec::new(),
+                };
+                if !packer.try_push(&record)? {
+                    self.close(packer.finish(0.0, 0.0, 0), &weight)?;
+                    slots.push(self.batches.len());
+                    first = 0;
+                    packer.try_push(&record)?;
+                }
+                let start = self.batches.len() * self.capacity.answers + first;
+                for (score, place) in group.scores.iter().zip(&mut responses[start..]) {
+                    place.score = *score;
+                    place.group_start = start as u32;
+                    place.group_len = group.answers.len() as u32;
+                }
+                first += group.answers.len();
+            }
+            self.close(packer.finish(0.0, 0.0, 0), &weight)?;
+            self.minibatches.push(slots);
+        }
+        let lens: Vec<u32> = self.batches.iter().map(|b| b.counts.targets).collect();
+        let mut padded = vec![0; self.slots.len()];
+        padded[..lens.len()].copy_from_slice(&lens);
+        self.lens.write(gpu, &padded)?;
+        self.responses.write(gpu, &responses)
+    }
+
+    fn close(&mut self, mut batch: Batch, weight: impl Fn(usize) -> f32) -> Result<()> {
+        if self.batches.len() == self.slots.len() {
+            let detail = format!("more than {} micro-batches", self.slots.len());
+            return Err(Error::shape("rollout", detail));
+        }
+        for list in &batch.answer_lists.lists {
+            let (start, end) = (list.start as usize, list.end as usize);
+            let factor = weight(end - start);
+            for &target in &batch.answer_lists.rows[start..end] {
+                batch.targets[target as usize].weight = factor;
+            }
+        }
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    /// Reads what the device knows of each response in use, in the order of the groups.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    pub fn read_responses(&self, gpu: &Gpu) -> Result<Vec<Response>> {
+        let all: Vec<Response> = self.responses.read(gpu)?;
+        let by_slot = all.chunks(self.capacity.answers).zip(&self.batches);
+        Ok(by_slot
+            .flat_map(|(responses, batch)| &responses[..batch.answers.len()])
+            .copied()
+            .collect())
+    }
+}
