@@ -177,13 +177,7 @@ impl RewardModel {
             .forward(&mut plan, &self.parameters, &self.batch)?;
         let capacity = self.batch.capacity;
         let config = &self.config;
-        let head = LanguageHead::new(
-            &self.gpu,
-            config,
-            capacity,
-            Purpose::Train,
-            LOGITS_BYTES,
-        )?;
+        let head = LanguageHead::new(&self.gpu, config, capacity, Purpose::Train, LOGITS_BYTES)?;
         head.cross_entropy(
             &mut plan,
             &self.parameters,

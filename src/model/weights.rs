@@ -131,7 +131,12 @@ pub fn save_reward_model(
     config: &Gpt2Config,
     folder: &Path,
 ) -> Result<()> {
-    write_tensors(parameters, buffers, &folder.join("model.safetensors"), |_| true)?;
+    write_tensors(
+        parameters,
+        buffers,
+        &folder.join("model.safetensors"),
+        |_| true,
+    )?;
     write_json(&config.reward_model_json(), &folder.join("config.json"))
 }
 
@@ -150,7 +155,11 @@ pub fn save_language_model(
 ) -> Result<()> {
     let model = folder.join("model.safetensors");
     write_tensors(parameters, buffers, &model, |name| name != VALUE_HEAD)?;
-    if parameters.specs().iter().any(|spec| spec.name == VALUE_HEAD) {
+    if parameters
+        .specs()
+        .iter()
+        .any(|spec| spec.name == VALUE_HEAD)
+    {
         let value = folder.join("value_head.safetensors");
         write_tensors(parameters, buffers, &value, |name| name == VALUE_HEAD)?;
     }
