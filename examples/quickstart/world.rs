@@ -8,103 +8,114 @@ use serde_json::{Value, json};
 
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
+/// The most phrases that a writer says.
+const LONGEST: usize = 3;
+/// The most phrases that people care to read.
+const PATIENCE: usize = 4;
+/// What people think of a phrase that was said before, is one too many, or is none.
+const ANNOYANCE: f64 = -1.0;
 
-const OBJECTS: [&str; 8] = [
-    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair",
+const OBJECTS: [&str; 12] = [
+    "lamp", "clock", "oven", "radio", "kettle", "fan", "tap", "door", "bike", "chair", "window",
+    "gate",
 ];
-const QUESTIONS: [&str; 4] = [
+const QUESTIONS: [&str; 6] = [
     "How do I fix my {}?",
     "My {} is broken.",
     "Can you help with the {}?",
     "What is wrong with this {}?",
+    "Why does my {} not work?",
+    "I need a hand with my {}.",
 ];
-/// Phrases, and what each adds to an answer's utility; `{}` is the object that was asked about.
-const PHRASES: [(&str, f64); 16] = [
-    ("check the {}", 1.0),
-    ("open the {}", 1.0),
-    ("clean the {}", 1.0),
-    ("oil the {}", 1.0),
-    ("use a small key", 0.5),
+/// What is said, and what it adds to an answer.
+const PHRASES: [(&str, f64); 20] = [
+    ("open it up", 1.0),
+    ("clean the inside", 1.0),
+    ("tighten the screw", 1.0),
+    ("replace the seal", 1.0),
+    ("use a small key", 1.0),
     ("turn it off first", 0.5),
+    ("ask a friend", 0.5),
+    ("read the label", 0.5),
     ("happy to help", 0.4),
     ("thank you for asking", 0.4),
     ("well", 0.0),
     ("you know", 0.0),
     ("as they say", 0.0),
+    ("let me see", 0.0),
+    ("by the way", 0.0),
+    ("so to speak", 0.0),
     ("maybe", -0.4),
     ("i guess", -0.4),
     ("who cares", -1.0),
     ("you fool", -1.0),
-    ("that is obvious", -1.0),
 ];
 
-/// An answer and what people think of it.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The text.
-    pub text: String,
-    /// How much people like it: known here, hidden from the reward model.
-    pub utility: f64,
+/// A question about a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    form: usize,
+    object: usize,
 }
 
-/// A question, two answers, and a person's choice.
-#[derive(Debug, Clone)]
-pub struct Comparison {
-    /// The question.
-    pub prompt: String,
-    /// The answer that the person picked, then the other.
-    pub answers: [Answer; 2],
-}
-
-impl Comparison {
-    /// Whether the person picked the answer that people like more.
-    pub fn is_right(&self) -> bool {
-        self.answers[0].utility > self.answers[1].utility
-    }
-}
-
-/// `count` comparisons, no two with the same question and answers' order.
-pub fn comparisons(count: usize, seed: u64) -> Vec<Comparison> {
-    let mut random = Random::new(seed, 0);
-    (0..count).map(|_| comparison(&mut random)).collect()
-}
-
-fn comparison(random: &mut Random) -> Comparison {
-    let object = OBJECTS[random.below(OBJECTS.len())];
-    let prompt = QUESTIONS[random.below(QUESTIONS.len())].replace("{}", object) + "\n";
-    loop {
-        let (a, b) = (answer(random, object), answer(random, object));
-        if a.utility == b.utility {
-            continue;
+impl Question {
+    /// All questions there are, in an order of the seed's.
+    pub fn all(random: &mut Random) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..QUESTIONS.len() * OBJECTS.len())
+            .map(|index| Self {
+                form: index % QUESTIONS.len(),
+                object: index / QUESTIONS.len(),
+            })
+            .collect();
+        for last in (1..all.len()).rev() {
+            all.swap(last, random.below(last + 1));
         }
-        let errs = f64::from(random.uniform()) < ERROR_RATE;
-        let answers = if (a.utility > b.utility) != errs {
-            [a, b]
-        } else {
-            [b, a]
-        };
-        return Comparison { prompt, answers };
+        all
+    }
+
+    /// The question's text, with the line break that an answer follows.
+    pub fn text(self) -> String {
+        QUESTIONS[self.form].replace("{}", OBJECTS[self.object]) + "\n"
     }
 }
 
-/// Two to four phrases. People go by their sum, and count the last one twice: what is said at the
-/// end is remembered best (the peak-end rule, Kahneman et al. 1993, doi:10.1111/j.1467-9280.1993.tb00589.x).
-/// Counting words alone cannot find that.
-fn answer(random: &mut Random, asked: &str) -> Answer {
-    let chosen: Vec<(&str, f64)> = (0..2 + random.below(3))
-        .map(|_| PHRASES[random.below(PHRASES.len())])
+/// What a writer who does not care answers: one to three phrases, good and bad.
+pub fn demonstration(random: &mut Random) -> String {
+    let mut phrases: Vec<&str> = PHRASES.iter().map(|(phrase, _)| *phrase).collect();
+    let said: Vec<&str> = (0..1 + random.below(LONGEST))
+        .map(|_| phrases.swap_remove(random.below(phrases.len())))
         .collect();
-    let sum: f64 = chosen.iter().map(|(_, value)| value).sum();
-    let last = chosen.last().map_or(0.0, |(_, value)| *value);
-    let phrases: Vec<String> = chosen
-        .iter()
-        .map(|(phrase, _)| phrase.replace("{}", asked))
-        .collect();
-    Answer {
-        text: phrases.join(", ") + ".",
-        // Utilities are sums of tenths: round away what floating point adds.
-        utility: ((sum + last) * 10.0).round() / 10.0,
+    said.join(", ") + "."
+}
+
+/// How much people like an answer: known here, hidden from every model.
+///
+/// People go by the sum of its phrases, and count the last one twice: what is said at the end
+/// is remembered best (the peak-end rule, Kahneman et al. 1993,
+/// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
+/// that are repeated, beyond the fourth, or none at all annoy them; writers hardly ever do
+/// that, so comparisons of what they write do not tell.
+pub fn utility(answer: &str) -> f64 {
+    let mut said = BTreeSet::new();
+    let mut values = Vec::new();
+    for piece in answer.split([',', '.']) {
+        let piece = piece.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !piece.is_empty() {
+            let known = PHRASES.iter().find(|(phrase, _)| *phrase == piece);
+            let value = known.map(|(_, value)| *value);
+            let fresh = said.insert(piece) && said.len() <= PATIENCE;
+            values.push(value.filter(|_| fresh).unwrap_or(ANNOYANCE));
+        }
     }
+    let last = values.last().copied().unwrap_or(ANNOYANCE);
+    // Utilities are sums of tenths: round away what floating point adds.
+    ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
+}
+
+/// Which of two answers a person picks: the one they like more, but for [`ERROR_RATE`].
+pub fn prefers_first(utilities: [f64; 2], random: &mut Random) -> bool {
+    let errs = f64::from(random.uniform()) < ERROR_RATE;
+    (utilities[0] > utilities[1]) != errs
 }
 
 /// The end of a text.
@@ -118,8 +129,8 @@ pub fn tokenizer_json() -> Value {
     let phrases = PHRASES.iter().map(|(phrase, _)| *phrase);
     for text in QUESTIONS
         .into_iter()
-        .chain(phrases)
         .chain(OBJECTS)
+        .chain(phrases)
         .chain([", ."])
     {
         // The same split as the pre-tokenizer's: words, and runs of punctuation.

@@ -4,6 +4,7 @@
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
 pub mod driver;
+mod language;
 pub mod nn;
 mod optim;
 mod policy;
@@ -12,6 +13,7 @@ pub mod reduce;
 mod support;
 mod trial;
 
+pub use policy::answer_lists;
 pub use trial::{Trial, Verdict, values};
 
 use crate::Result;

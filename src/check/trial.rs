@@ -35,6 +35,8 @@ struct Expected {
     tensor: Tensor,
     values: Vec<f64>,
     bound: f64,
+    /// Which of how many columns of the tensor the values are.
+    column: (usize, usize),
 }
 
 /// The outcome of one output of a trial.
@@ -135,6 +137,26 @@ impl Trial {
             tensor: tensor.clone(),
             values,
             bound,
+            column: (0, 1),
+        });
+    }
+
+    /// As [`Trial::expect`], for column `column` of a matrix: figures that each have a bound of
+    /// their own.
+    pub fn expect_column(
+        &mut self,
+        name: &str,
+        tensor: &Tensor,
+        column: usize,
+        values: Vec<f64>,
+        bound: f64,
+    ) {
+        self.expected.push(Expected {
+            name: format!("{} {name}", tensor.label()),
+            tensor: tensor.clone(),
+            values,
+            bound,
+            column: (column, tensor.shape().last().copied().unwrap_or(1)),
         });
     }
 
@@ -157,7 +179,9 @@ impl Trial {
         let gpu = self.plan.gpu();
         let mut verdicts = Vec::new();
         for expected in &self.expected {
-            let actual: Vec<f32> = expected.tensor.read(gpu)?;
+            let all: Vec<f32> = expected.tensor.read(gpu)?;
+            let (column, columns) = expected.column;
+            let actual: Vec<f32> = all.into_iter().skip(column).step_by(columns).collect();
             verdicts.push(Verdict {
                 output: expected.name.clone(),
                 error: relative_error(&actual, &expected.values),

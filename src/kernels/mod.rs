@@ -41,6 +41,8 @@ pub(crate) use shader;
 pub(crate) const DISPATCH: &Lib = lib!("lib.dispatch", "dispatch.wgsl");
 /// Accurate logarithms and the like.
 pub(crate) const NUMERICS: &Lib = lib!("lib.numerics", "numerics.wgsl");
+/// Sequences that are being generated, and copies of rows.
+pub(crate) const SEQUENCE: &Lib = lib!("lib.sequence", "sequence.wgsl");
 const LIVE_FIXED: &Lib = lib!("lib.live_fixed", "live_fixed.wgsl");
 const LIVE_COUNTS: &Lib = lib!("lib.live_counts", "live_counts.wgsl");
 

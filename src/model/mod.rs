@@ -4,6 +4,7 @@ mod activations;
 mod config;
 mod critic;
 mod device_batch;
+mod generate;
 mod language_head;
 mod parameters;
 mod policy;
@@ -15,6 +16,9 @@ mod weights;
 pub use config::Gpt2Config;
 pub use critic::Critic;
 pub use device_batch::{DeviceBatch, DeviceLists};
+pub use generate::{
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Request, SamplingOptions,
+};
 pub use language_head::{LanguageHead, head_windows};
 pub use parameters::{Chunk, Parameters, Window};
 pub use policy::{Policy, PolicyOptions};

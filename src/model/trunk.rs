@@ -3,24 +3,27 @@
 //! Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3; the
 //! names of layers are those of `transformers`' GPT-2. Shapes: T packed tokens, C width.
 
+mod forward;
+
+pub(super) use forward::Rows;
+
 use super::activations::{Activations, Block, Gradients, Norm};
 use super::{DeviceBatch, Gpt2Config, Parameters, Window};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::nn::attention::{
-    AttentionBackwardIo, AttentionForwardIo, AttentionSizes, Heads, attention_backward,
-    attention_forward,
+    AttentionBackwardIo, AttentionSizes, Heads, attention_backward,
 };
 use crate::kernels::nn::bias_gradient::{
     BiasGradientIo, bias_gradient, bias_gradient_partials_len,
 };
 use crate::kernels::nn::embedding::{
-    EmbeddingBackwardIo, EmbeddingIo, Window as TableWindow, embedding_backward, embedding_forward,
+    EmbeddingBackwardIo, Window as TableWindow, embedding_backward,
 };
 use crate::kernels::nn::layer_norm::{
-    InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
-    layer_norm_forward, layer_norm_partials_len,
+    InputGradient, LayerNormBackwardIo, LayerNormSizes, layer_norm_backward,
+    layer_norm_partials_len,
 };
 use crate::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use crate::kernels::{Count, Size};
@@ -101,7 +104,7 @@ impl Trunk {
             .ok_or_else(|| crate::Error::shape("trunk", "it was made to score, not to train"))
     }
 
-    fn rows(&self) -> Size {
+    pub(super) fn rows(&self) -> Size {
         Size::live(self.capacity.tokens, Count::Tokens)
     }
 
@@ -113,121 +116,23 @@ impl Trunk {
         }
     }
 
+    /// The heads of each layer's attention.
+    pub(super) fn heads(&self) -> Heads {
+        Heads {
+            query: self.config.n_head,
+            key_value: self.config.n_head,
+            width: self.config.head_width(),
+        }
+    }
+
     fn attention_sizes(&self) -> AttentionSizes {
         AttentionSizes {
             tokens: self.capacity.tokens,
             tiles: Size::live(self.capacity.tiles(), Count::Tiles),
-            heads: Heads {
-                query: self.config.n_head,
-                key_value: self.config.n_head,
-                width: self.config.head_width(),
-            },
+            heads: self.heads(),
             // Half of a context a token: what a batch of full sequences has.
             attended: self.capacity.tokens as u64 * self.config.n_positions as u64 / 2,
         }
-    }
-
-    /// Appends the forward pass.
-    ///
-    /// # Errors
-    ///
-    /// What the kernels refuse.
-    pub fn forward(
-        &self,
-        plan: &mut Plan,
-        parameters: &Parameters,
-        batch: &DeviceBatch,
-    ) -> Result<()> {
-        let position_table = &parameters.whole("transformer.wpe.weight")?.weight;
-        for window in parameters.windows("transformer.wte.weight")? {
-            embedding_forward(
-                plan,
-                &EmbeddingIo {
-                    tokens: &batch.tokens,
-                    positions: &batch.positions,
-                    token_table: &window.weight,
-                    position_table,
-                    out: &self.activations.embedded,
-                    counts: Some(&batch.counts),
-                },
-                self.rows(),
-                table_window(window),
-            )?;
-        }
-        for layer in 0..self.config.n_layer {
-            self.forward_block(plan, parameters, batch, layer)?;
-        }
-        let last = self.activations.entering(self.config.n_layer);
-        let ln_f = &self.activations.ln_f;
-        self.norm(plan, parameters, batch, "transformer.ln_f", last, ln_f)
-    }
-
-    fn forward_block(
-        &self,
-        plan: &mut Plan,
-        parameters: &Parameters,
-        batch: &DeviceBatch,
-        layer: usize,
-    ) -> Result<()> {
-        let name = |part: &str| format!("transformer.h.{layer}.{part}");
-        let x = self.activations.entering(layer);
-        let block = self.activations.block(layer);
-        self.norm(plan, parameters, batch, &name("ln_1"), x, &block.ln_1)?;
-        let c_attn = self.linear(parameters, &name("attn.c_attn"))?;
-        let bias = &c_attn.bias.weight;
-        self.apply(
-            plan,
-            batch,
-            &c_attn,
-            &block.ln_1.y,
-            &block.qkv,
-            Epilogue::Bias { bias },
-        )?;
-        attention_forward(
-            plan,
-            &AttentionForwardIo {
-                qkv: &block.qkv,
-                segments: &batch.segments,
-                tiles: &batch.tiles,
-                out: &block.attended,
-                lse: &block.lse,
-                counts: Some(&batch.counts),
-            },
-            &self.attention_sizes(),
-        )?;
-        let c_proj = self.linear(parameters, &name("attn.c_proj"))?;
-        let bias = &c_proj.bias.weight;
-        let epilogue = Epilogue::BiasResidual { bias, residual: x };
-        self.apply(
-            plan,
-            batch,
-            &c_proj,
-            &block.attended,
-            &block.middle,
-            epilogue,
-        )?;
-        self.norm(
-            plan,
-            parameters,
-            batch,
-            &name("ln_2"),
-            &block.middle,
-            &block.ln_2,
-        )?;
-        let c_fc = self.linear(parameters, &name("mlp.c_fc"))?;
-        let bias = &c_fc.bias.weight;
-        let epilogue = Epilogue::BiasGelu {
-            bias,
-            pre: &block.pre,
-        };
-        self.apply(plan, batch, &c_fc, &block.ln_2.y, &block.act, epilogue)?;
-        let c_proj = self.linear(parameters, &name("mlp.c_proj"))?;
-        let bias = &c_proj.bias.weight;
-        let epilogue = Epilogue::BiasResidual {
-            bias,
-            residual: &block.middle,
-        };
-        self.apply(plan, batch, &c_proj, &block.act, &block.out, epilogue)
     }
 
     /// Appends the backward pass from [`Trunk::hidden_gradient`] to the parameters' gradients,
@@ -344,27 +249,6 @@ impl Trunk {
         )
     }
 
-    fn norm(
-        &self,
-        plan: &mut Plan,
-        parameters: &Parameters,
-        batch: &DeviceBatch,
-        name: &str,
-        x: &Tensor,
-        norm: &Norm,
-    ) -> Result<()> {
-        let io = LayerNormIo {
-            x,
-            weight: &parameters.whole(&format!("{name}.weight"))?.weight,
-            bias: &parameters.whole(&format!("{name}.bias"))?.weight,
-            y: &norm.y,
-            mean: &norm.mean,
-            rstd: &norm.rstd,
-            counts: Some(&batch.counts),
-        };
-        layer_norm_forward(plan, &io, &self.norm_sizes())
-    }
-
     /// Backward of a norm into the residual stream's gradient.
     fn norm_backward(
         &self,
@@ -401,32 +285,6 @@ impl Trunk {
             inputs: shape[0],
             outputs: shape[1],
         })
-    }
-
-    /// `out = epilogue(x W)`: x (T, inputs), W (inputs, outputs).
-    fn apply(
-        &self,
-        plan: &mut Plan,
-        batch: &DeviceBatch,
-        linear: &Linear<'_>,
-        x: &Tensor,
-        out: &Tensor,
-        epilogue: Epilogue<'_>,
-    ) -> Result<()> {
-        let io = MatmulIo {
-            a: Matrix::whole(x),
-            b: Matrix::whole(&linear.weight.weight),
-            out: Matrix::whole(out),
-            epilogue,
-            counts: Some(&batch.counts),
-        };
-        let sizes = MatmulSizes {
-            layout: Layout::Nn,
-            m: self.rows(),
-            n: linear.outputs,
-            k: Size::fixed(linear.inputs),
-        };
-        matmul(plan, &io, &sizes)
     }
 
     /// `dW += xᵀ dy`, `db += Σ rows of dy`, `dx = epilogue(dy Wᵀ)`.

@@ -24,5 +24,6 @@ pub mod nn;
 pub mod optim;
 pub mod policy;
 pub mod preference;
+pub mod random;
 pub mod reduce;
 pub mod transformer;

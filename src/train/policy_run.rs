@@ -8,8 +8,8 @@ use super::rollout::{Group, RolloutBuffer, Slot, policy_capacity};
 use super::{KlController, Optimizer, Schedule, UpdateStatistics};
 use crate::data::{DataOrder, Random, split_mix};
 use crate::gpu::{Gpu, Plan, Tensor, submit_together};
-use crate::kernels::policy::metrics::{POLICY_METRICS, PolicyMetrics};
-use crate::kernels::policy::{KlControl, Response, TokenLogprob};
+use crate::kernels::policy::grpo_loss::GrpoLossType;
+use crate::kernels::policy::{KlControl, POLICY_METRICS, PolicyMetrics, Response, TokenLogprob};
 use crate::model::{
     Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
     Parameters, Policy, PolicyOptions, Purpose, gpt2_parameters,
@@ -43,6 +43,8 @@ pub(super) struct Recorded {
 /// A policy, its reference, perhaps a critic, and everything between prompts and updates.
 pub(super) struct PolicyRun {
     pub options: RolloutOptions,
+    /// How the losses of tokens are averaged.
+    loss_type: GrpoLossType,
     pub policy: Policy,
     pub critic: Option<Critic>,
     pub kl: KlController,
@@ -83,6 +85,7 @@ impl PolicyRun {
         config: &Gpt2Config,
         options: RolloutOptions,
         value: Option<ValueModel>,
+        loss_type: GrpoLossType,
         prompts: Vec<Vec<u32>>,
     ) -> Result<Self> {
         options.validate()?;
@@ -140,6 +143,7 @@ impl PolicyRun {
             skipped: 0,
             over: false,
             options,
+            loss_type,
             policy,
             critic,
             buffer,
@@ -223,11 +227,18 @@ impl PolicyRun {
         let per_prompt = self.options.samples;
         Ok(prompts
             .into_iter()
-            .zip(completions.chunks(per_prompt).zip(scores.chunks(per_prompt)))
+            .zip(
+                completions
+                    .chunks(per_prompt)
+                    .zip(scores.chunks(per_prompt)),
+            )
             .map(|(prompt, (completions, scores))| Group {
                 prompt,
                 answers: completions.iter().map(|c| c.tokens.clone()).collect(),
-                finished: completions.iter().map(|c| c.finish == Finish::Stop).collect(),
+                finished: completions
+                    .iter()
+                    .map(|c| c.finish == Finish::Stop)
+                    .collect(),
                 scores: scores.to_vec(),
             })
             .collect())
@@ -247,9 +258,10 @@ impl PolicyRun {
 
     /// Packs the answers and fills their experience: log-probabilities of policy and reference,
     /// values, advantages.
-    pub fn remember(&mut self, groups: &[Group], weight: impl Fn(usize) -> f32) -> Result<()> {
+    pub fn remember(&mut self, groups: &[Group]) -> Result<()> {
         let gpu = self.policy.gpu().clone();
         let minibatches = self.options.minibatches;
+        let weight = |tokens| self.loss_type.target_weight(tokens);
         self.buffer.fill(&gpu, groups, minibatches, weight)?;
         let control = KlControl {
             kl_coef: self.kl.coef() as f32,
@@ -297,7 +309,10 @@ impl PolicyRun {
         let gpu = self.policy.gpu().clone();
         let stream = self.rollouts * self.options.epochs as u64 + epoch as u64;
         let mut order: Vec<usize> = (0..self.buffer.minibatches().len()).collect();
-        shuffle(&mut order, &mut Random::new(self.options.seed ^ MINIBATCHES, stream));
+        shuffle(
+            &mut order,
+            &mut Random::new(self.options.seed ^ MINIBATCHES, stream),
+        );
         let mut row = first_row;
         for minibatch in order {
             let slots = self.buffer.minibatches()[minibatch].clone();
@@ -324,15 +339,14 @@ impl PolicyRun {
         Ok(())
     }
 
-    /// One over the sum of the weights of a minibatch's tokens, and one over their number.
+    /// The factors of a minibatch's policy and value losses.
     fn scales(&self, slots: &[usize]) -> (f32, f32) {
-        let targets = || {
-            let batches = slots.iter().map(|&slot| &self.buffer.batches()[slot]);
-            batches.flat_map(|batch| &batch.targets)
-        };
-        let weight: f64 = targets().map(|target| f64::from(target.weight)).sum();
-        let inverse = |value: f64| if value > 0.0 { 1.0 / value } else { 0.0 };
-        (inverse(weight) as f32, inverse(targets().count() as f64) as f32)
+        let batches = || slots.iter().map(|&slot| &self.buffer.batches()[slot]);
+        let responses = batches().map(|batch| batch.answers.len()).sum();
+        let tokens: usize = batches().map(|batch| batch.targets.len()).sum();
+        let longest = self.options.max_new_tokens;
+        let policy = self.loss_type.target_scale(responses, tokens, longest);
+        (policy, 1.0 / tokens.max(1) as f32)
     }
 
     /// Whether the epoch that was just learnt moved the policy further than is wanted. Reads
@@ -473,7 +487,10 @@ fn check_prompts(prompts: &[Vec<u32>], config: &Gpt2Config, answer: usize) -> Re
 }
 
 fn generator_capacity(options: &RolloutOptions, longest: usize) -> GeneratorCapacity {
-    let sequences = options.sequences.min(options.prompts * options.samples).max(1);
+    let sequences = options
+        .sequences
+        .min(options.prompts * options.samples)
+        .max(1);
     let prompts = sequences.div_ceil(options.samples).max(1);
     GeneratorCapacity {
         prompt_tokens: prompts * longest,

@@ -11,11 +11,12 @@ use super::policy_step::{PolicyStep, Warning};
 use super::reward_source::Reward;
 use super::rollout::{Group, Slot};
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::policy::KlEstimator;
 use crate::kernels::policy::experience::{ExperienceIo, experience};
 use crate::kernels::policy::gae::{GaeIo, GaeOptions, gae};
-use crate::kernels::policy::ppo_loss::{PpoLossIo, PpoLossOptions, partials_len, ppo_loss};
+use crate::kernels::policy::grpo_loss::GrpoLossType;
+use crate::kernels::policy::ppo_loss::{PpoLossIo, PpoLossOptions, ppo_loss};
 use crate::kernels::policy::whiten::{WhitenIo, WhitenOptions, partial_rows, whiten};
+use crate::kernels::policy::{KlControl, KlEstimator, POLICY_METRICS};
 use crate::model::{Critic, Gpt2Config, Policy};
 use crate::{Error, Result};
 
@@ -104,7 +105,10 @@ impl PpoTrainer {
         prompts: Vec<Vec<u32>>,
     ) -> Result<Self> {
         let rollout = options.rollout.clone();
-        let mut run = PolicyRun::new(gpu, config, rollout, Some(options.value), prompts)?;
+        // The mean over all tokens.
+        let mean = GrpoLossType::Dapo;
+        let value = Some(options.value);
+        let mut run = PolicyRun::new(gpu, config, rollout, value, mean, prompts)?;
         let recorded = record(&run, &options)?;
         run.install(recorded);
         Ok(Self { run, options })
@@ -153,7 +157,7 @@ impl PpoTrainer {
     /// the device report.
     pub fn step(&mut self, reward: &mut dyn Reward) -> Result<(PolicyStep, Vec<Warning>)> {
         let groups: Vec<Group> = self.run.sample(reward)?;
-        self.run.remember(&groups, |_| 1.0)?;
+        self.run.remember(&groups)?;
         let step = self.run.learn(&groups)?;
         let warnings = self.run.warnings(&step);
         Ok((step, warnings))
@@ -167,7 +171,8 @@ fn record(run: &PolicyRun, options: &PpoOptions) -> Result<Recorded> {
         .ok_or_else(|| Error::shape("PPO", "it needs values"))?;
     let (gpu, batch) = (run.gpu(), run.policy.batch());
     let targets = batch.capacity.targets;
-    let partials = Tensor::zeros::<f32>(gpu, "loss partials", &[partials_len(targets)])?;
+    let partials_len = POLICY_METRICS * targets.div_ceil(64);
+    let partials = Tensor::zeros::<f32>(gpu, "loss partials", &[partials_len])?;
     let mut compare = Plan::new(gpu);
     if options.whiten_advantages {
         let rows = partial_rows(run.slots().len(), targets);
@@ -231,7 +236,7 @@ fn record_experience(
         KlPenalty::RewardK3 => (true, KlEstimator::K3),
         KlPenalty::LossK2 | KlPenalty::LossK3 => (false, KlEstimator::K1),
     };
-    let free = Tensor::zeros::<crate::kernels::policy::KlControl>(run.gpu(), "no penalty", &[1])?;
+    let free = Tensor::zeros::<KlControl>(run.gpu(), "no penalty", &[1])?;
     let io = GaeIo {
         answer_lists: &batch.answer_lists.lists,
         answer_rows: &batch.answer_lists.rows,

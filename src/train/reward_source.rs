@@ -171,7 +171,10 @@ mod tests {
     fn a_reward_that_is_no_number_is_named() {
         let mut broken = |_: &[Sample<'_>]| Ok(vec![1.0, f32::NAN, f32::INFINITY]);
         let error = judge(&mut broken, &[ANSWER; 3], 7).unwrap_err().to_string();
-        assert!(error.contains("reward") && error.contains("[2, 3]"), "{error}");
+        assert!(
+            error.contains("reward") && error.contains("[2, 3]"),
+            "{error}"
+        );
         assert!(error.contains("step 7"), "{error}");
     }
 

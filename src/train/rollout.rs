@@ -15,6 +15,8 @@ pub struct Group {
     pub prompt: Vec<u32>,
     /// Token ids of each answer.
     pub answers: Vec<Vec<u32>>,
+    /// Whether each answer ended by itself.
+    pub finished: Vec<bool>,
     /// The reward of each answer.
     pub scores: Vec<f32>,
 }

@@ -112,3 +112,67 @@ fn fill() {
 fn cross_entropy() {
     check_variants("nn.cross_entropy");
 }
+
+#[test]
+fn token_logprob() {
+    check_variants("policy.token_logprob");
+}
+
+#[test]
+fn value_head() {
+    check("policy.value_head");
+}
+
+#[test]
+fn ppo_loss() {
+    check("policy.ppo_loss");
+}
+
+#[test]
+fn grpo_loss() {
+    check("policy.grpo_loss");
+}
+
+#[test]
+fn dpo_loss() {
+    check("policy.dpo_loss");
+}
+
+#[test]
+fn experience() {
+    check("policy.experience");
+}
+
+#[test]
+fn gae() {
+    check("policy.gae");
+}
+
+#[test]
+fn group_advantage() {
+    check("policy.group_advantage");
+}
+
+#[test]
+fn whiten() {
+    check("policy.whiten");
+}
+
+#[test]
+fn copy_rows() {
+    check("nn.copy_rows");
+}
+
+#[test]
+fn attention_decode() {
+    check("nn.attention_decode");
+    // The same text for each width; wide heads take a software driver long to compile.
+    check_cases(gpu_without_subgroups(), "nn.attention_decode", |case| {
+        !case.name.ends_with("width 80") && !case.name.ends_with("width 128")
+    });
+}
+
+#[test]
+fn sample() {
+    check("policy.sample");
+}

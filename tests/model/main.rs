@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod generate;
 mod gpt2;
 mod pooling;
 mod sharing;

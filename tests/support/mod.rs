@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod golden;
 pub mod random;
 pub mod tensors;
+pub mod uncached;
 
 use std::path::{Path, PathBuf};
 

@@ -66,10 +66,10 @@ impl Heads {
         self.query * self.width
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, op: &'static str) -> Result<()> {
         if self.key_value == 0 || self.query == 0 || !self.query.is_multiple_of(self.key_value) {
             return Err(Error::shape(
-                OP,
+                op,
                 format!(
                     "{} query heads can't share {} key/value heads: use a multiple of them",
                     self.query, self.key_value
@@ -78,7 +78,7 @@ impl Heads {
         }
         if self.width == 0 || !self.width.is_multiple_of(4) || self.width > MAX_HEAD_WIDTH {
             return Err(Error::shape(
-                OP,
+                op,
                 format!(
                     "heads are {} wide: multiples of 4 from 4 to {MAX_HEAD_WIDTH} are supported",
                     self.width
@@ -201,7 +201,7 @@ pub fn attention_forward(
     sizes: &AttentionSizes,
 ) -> Result<()> {
     let heads = sizes.heads;
-    heads.check()?;
+    heads.check(OP)?;
     check_inputs(io.qkv, io.segments, io.tiles, sizes)?;
     expect_rows(sizes.tokens, &[(io.out, "out", heads.out_width())])?;
     expect_rows(sizes.tokens, &[(io.lse, "lse", heads.query)])?;
@@ -246,7 +246,7 @@ pub fn attention_backward(
     sizes: &AttentionSizes,
 ) -> Result<()> {
     let heads = sizes.heads;
-    heads.check()?;
+    heads.check(OP)?;
     check_inputs(io.qkv, io.segments, io.tiles, sizes)?;
     expect_rows(
         sizes.tokens,
@@ -359,7 +359,7 @@ fn push(
 /// Software drivers load lane by lane, so there one load and eight broadcasts beat eight loads that
 /// all lanes share: 4 to 5 times, both ways, with heads of 64 on Mesa 22.3. GPUs fetch such a load
 /// once.
-fn by_broadcast(gpu: &Gpu) -> bool {
+pub(super) fn by_broadcast(gpu: &Gpu) -> bool {
     gpu.subgroups() && gpu.info().device_type == wgpu::DeviceType::Cpu
 }
 

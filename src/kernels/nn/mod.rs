@@ -1,7 +1,9 @@
 //! Layers of a transformer, forward and backward.
 
 pub mod attention;
+pub mod attention_decode;
 pub mod bias_gradient;
+pub mod copy_rows;
 pub mod cross_entropy;
 pub mod cross_entropy_statistics;
 pub mod embedding;

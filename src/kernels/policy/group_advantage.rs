@@ -1,5 +1,7 @@
 //! Advantages within groups of responses: `shaders/policy/group_advantage.wgsl`.
 
+use serde::{Deserialize, Serialize};
+
 use super::Response;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
 use crate::kernels::{DISPATCH, expect_shape, shader, to_u32};
@@ -20,8 +22,9 @@ const BATCH: &str = "policy.group_advantage_batch";
 const MAX_RESPONSES: usize = 256 * 20_000;
 
 /// What a response is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(u32)]
+#[serde(rename_all = "snake_case")]
 pub enum GroupBaseline {
     /// The group's mean reward (GRPO).
     #[default]
@@ -32,8 +35,9 @@ pub enum GroupBaseline {
 }
 
 /// What the difference is divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(u32)]
+#[serde(rename_all = "snake_case")]
 pub enum GroupScale {
     /// Nothing.
     None = 0,

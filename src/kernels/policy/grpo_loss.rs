@@ -1,5 +1,7 @@
 //! The losses of GRPO, GSPO and RLOO: `shaders/policy/grpo_loss.wgsl`.
 
+use serde::{Deserialize, Serialize};
+
 use super::lists::expect_lists;
 use super::metrics::{
     FIGURES, LARGEST_RATIO, Partials, RATIO, STRUCTS, UNREACHED, expect_at_least, log_of_ratio,
@@ -17,8 +19,9 @@ pub const LOSS: Shader = shader!("policy.grpo_loss", "policy/grpo_loss.wgsl", Co
 const OP: &str = "policy.grpo_loss";
 
 /// Whose probability ratio is clipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[repr(u32)]
+#[serde(rename_all = "snake_case")]
 pub enum RatioLevel {
     /// That of each token (GRPO).
     #[default]
@@ -30,7 +33,8 @@ pub enum RatioLevel {
 }
 
 /// How the losses of tokens are averaged, under TRL's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GrpoLossType {
     /// The mean over responses of the mean over a response's tokens (arXiv 2402.03300); RLOO too.
     Grpo,

@@ -13,6 +13,7 @@ mod kl;
 mod lists;
 pub mod metrics;
 pub mod ppo_loss;
+pub mod sample;
 pub mod sequence_logprob;
 pub mod token_logprob;
 pub mod value_head;
