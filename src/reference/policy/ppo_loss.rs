@@ -59,8 +59,8 @@ pub struct PpoLoss {
 }
 
 /// The loss of `N` targets:
-/// `target_scale Σ weight (-min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H)
-/// + value_scale vf_coef Σ max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
+/// `target_scale Σ weight (-min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H) +
+/// value_scale vf_coef Σ max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
 /// (Schulman et al. 2017, arXiv 1707.06347, equations 7 and 9; values clipped as in TRL).
 pub fn ppo_loss(targets: &[PpoTarget], options: &PpoLossOptions) -> PpoLoss {
     let mut out = PpoLoss {
