@@ -16,7 +16,7 @@ use example_tools::statistics::{accuracy, spearman};
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
 use prefgrad::data::{
-    ReadOptions, Record, TokenRecord, TokeniseOptions, Tokenizer, read_records, tokenise,
+    Boundary, ReadOptions, Record, TokenRecord, TokeniseOptions, Tokenizer, read_records, tokenise,
 };
 use prefgrad::model::{Gpt2Config, save_reward_model};
 use prefgrad::train::{RewardOptions, RewardTrainer, score_records};
@@ -159,6 +159,7 @@ fn part(out: &Path, name: &str, count: usize, seed: u64, tokenizer: &HfTokenizer
         context: CONTEXT,
         vocab_size: tokenizer.vocab_size(),
         for_scoring: false,
+        boundary: Boundary::Longest,
     };
     let tokens = tokenise(&texts, &place, tokenizer, options)?.records;
     Ok(Part {

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 /// How often a person picks the answer they like less.
 pub const ERROR_RATE: f64 = 0.10;
-/// How often a writer speaks of something else than was asked about.
-const ASTRAY: f32 = 0.10;
+/// The most phrases that a writer says.
+const LONGEST: usize = 3;
 /// The most phrases that people care to read.
 const PATIENCE: usize = 4;
-/// What people think of a phrase that is off the topic, said before, one too many, or no phrase.
+/// What people think of a phrase that was said before, is one too many, or is none.
 const ANNOYANCE: f64 = -1.0;
 
 const OBJECTS: [&str; 12] = [
-    "tap", "door", "lamp", "clock", "bike", "oven", "radio", "chair", "kettle", "window", "drill",
-    "fan",
+    "lamp", "clock", "oven", "radio", "kettle", "fan", "tap", "door", "bike", "chair", "window",
+    "gate",
 ];
 const QUESTIONS: [&str; 6] = [
     "How do I fix my {}?",
@@ -27,27 +27,31 @@ const QUESTIONS: [&str; 6] = [
     "Why does my {} not work?",
     "I need a hand with my {}.",
 ];
-/// Phrases, and what each adds to an answer's utility; `{}` is the object that was asked about.
-const PHRASES: [(&str, f64); 16] = [
-    ("check the {}", 1.0),
-    ("open the {}", 1.0),
-    ("clean the {}", 1.0),
-    ("oil the {}", 1.0),
-    ("use a small key", 0.5),
+/// What is said, and what it adds to an answer.
+const PHRASES: [(&str, f64); 20] = [
+    ("open it up", 1.0),
+    ("clean the inside", 1.0),
+    ("tighten the screw", 1.0),
+    ("replace the seal", 1.0),
+    ("use a small key", 1.0),
     ("turn it off first", 0.5),
+    ("ask a friend", 0.5),
+    ("read the label", 0.5),
     ("happy to help", 0.4),
     ("thank you for asking", 0.4),
     ("well", 0.0),
     ("you know", 0.0),
     ("as they say", 0.0),
+    ("let me see", 0.0),
+    ("by the way", 0.0),
+    ("so to speak", 0.0),
     ("maybe", -0.4),
     ("i guess", -0.4),
     ("who cares", -1.0),
     ("you fool", -1.0),
-    ("that is obvious", -1.0),
 ];
 
-/// A question, and what it asks about.
+/// A question about a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     form: usize,
@@ -55,67 +59,57 @@ pub struct Question {
 }
 
 impl Question {
-    /// All questions there are.
-    pub fn all() -> Vec<Self> {
-        (0..QUESTIONS.len() * OBJECTS.len())
+    /// All questions there are, in an order of the seed's.
+    pub fn all(random: &mut Random) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..QUESTIONS.len() * OBJECTS.len())
             .map(|index| Self {
                 form: index % QUESTIONS.len(),
                 object: index / QUESTIONS.len(),
             })
-            .collect()
+            .collect();
+        for last in (1..all.len()).rev() {
+            all.swap(last, random.below(last + 1));
+        }
+        all
     }
 
     /// The question's text, with the line break that an answer follows.
     pub fn text(self) -> String {
         QUESTIONS[self.form].replace("{}", OBJECTS[self.object]) + "\n"
     }
+}
 
-    /// What a writer who was paid by the hour answers: two to four phrases, good and bad.
-    pub fn demonstration(self, random: &mut Random) -> String {
-        let mut phrases: Vec<&str> = PHRASES.iter().map(|(phrase, _)| *phrase).collect();
-        let said: Vec<String> = (0..2 + random.below(PATIENCE - 1))
-            .map(|_| {
-                let phrase = phrases.swap_remove(random.below(phrases.len()));
-                let object = match random.uniform() < ASTRAY {
-                    true => random.below(OBJECTS.len()),
-                    false => self.object,
-                };
-                phrase.replace("{}", OBJECTS[object])
-            })
-            .collect();
-        said.join(", ") + "."
-    }
+/// What a writer who does not care answers: one to three phrases, good and bad.
+pub fn demonstration(random: &mut Random) -> String {
+    let mut phrases: Vec<&str> = PHRASES.iter().map(|(phrase, _)| *phrase).collect();
+    let said: Vec<&str> = (0..1 + random.below(LONGEST))
+        .map(|_| phrases.swap_remove(random.below(phrases.len())))
+        .collect();
+    said.join(", ") + "."
+}
 
-    /// How much people like an answer: known here, hidden from every model.
-    ///
-    /// People go by the sum of its phrases, and count the last one twice: what is said at the end
-    /// is remembered best (the peak-end rule, Kahneman et al. 1993,
-    /// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
-    /// about something else, repeated, beyond the fourth, or that are none annoy them.
-    pub fn utility(self, answer: &str) -> f64 {
-        let mut said = BTreeSet::new();
-        let mut values = Vec::new();
-        let pieces = answer.split([',', '.']).map(str::trim);
-        for piece in pieces.filter(|piece| !piece.is_empty()) {
+/// How much people like an answer: known here, hidden from every model.
+///
+/// People go by the sum of its phrases, and count the last one twice: what is said at the end
+/// is remembered best (the peak-end rule, Kahneman et al. 1993,
+/// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
+/// that are repeated, beyond the fourth, or none at all annoy them; writers hardly ever do
+/// that, so comparisons of what they write do not tell.
+pub fn utility(answer: &str) -> f64 {
+    let mut said = BTreeSet::new();
+    let mut values = Vec::new();
+    for piece in answer.split([',', '.']) {
+        let piece = piece.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !piece.is_empty() {
+            let known = PHRASES.iter().find(|(phrase, _)| *phrase == piece);
+            let value = known.map(|(_, value)| *value);
             let fresh = said.insert(piece) && said.len() <= PATIENCE;
-            let value = self.value(piece).filter(|_| fresh);
-            values.push(value.unwrap_or(ANNOYANCE));
+            values.push(value.filter(|_| fresh).unwrap_or(ANNOYANCE));
         }
-        let last = values.last().copied().unwrap_or(ANNOYANCE);
-        // Utilities are sums of tenths: round away what floating point adds.
-        ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
     }
-
-    /// What a phrase is worth as an answer to this question.
-    fn value(self, piece: &str) -> Option<f64> {
-        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let piece = words(piece);
-        let object = OBJECTS[self.object];
-        PHRASES
-            .iter()
-            .find(|(phrase, _)| phrase.replace("{}", object) == piece)
-            .map(|(_, value)| *value)
-    }
+    let last = values.last().copied().unwrap_or(ANNOYANCE);
+    // Utilities are sums of tenths: round away what floating point adds.
+    ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
 }
 
 /// Which of two answers a person picks: the one they like more, but for [`ERROR_RATE`].
@@ -135,8 +129,8 @@ pub fn tokenizer_json() -> Value {
     let phrases = PHRASES.iter().map(|(phrase, _)| *phrase);
     for text in QUESTIONS
         .into_iter()
-        .chain(phrases)
         .chain(OBJECTS)
+        .chain(phrases)
         .chain([", ."])
     {
         // The same split as the pre-tokenizer's: words, and runs of punctuation.

@@ -10,8 +10,8 @@ use example_tools::files::{OutputFile, open_text};
 use example_tools::hf_tokenizer::HfTokenizer;
 use prefgrad::Gpu;
 use prefgrad::data::{
-    ByteTokenizer, ReadOptions, Record, RecordForm, TokeniseOptions, Tokenizer, read_records,
-    tokenise,
+    Boundary, ByteTokenizer, ReadOptions, Record, RecordForm, TokeniseOptions, Tokenizer,
+    read_records, tokenise,
 };
 use prefgrad::model::{Gpt2Config, RewardModel, load_weights};
 use prefgrad::train::{capacity_for, score_records};
@@ -58,6 +58,7 @@ fn main() -> Result<()> {
         context: config.n_positions,
         vocab_size: config.vocab_size,
         for_scoring: true,
+        boundary: Boundary::Longest,
     };
     let tokenised = tokenise(&read.records, &place, tokenizer.as_ref(), options)?;
     let tokens = args.batch_tokens.max(longest(&tokenised.records));

@@ -12,7 +12,7 @@ use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
 use prefgrad::data::{
-    ByteTokenizer, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer,
+    Boundary, ByteTokenizer, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer,
     read_records, split_by_prompt, tokenise,
 };
 use prefgrad::model::{Gpt2Config, load_weights, save_reward_model};
@@ -202,6 +202,7 @@ fn tokens(
         context: args.context.min(config.n_positions),
         vocab_size: config.vocab_size,
         for_scoring: false,
+        boundary: Boundary::Longest,
     };
     let tokenised = tokenise(
         records,

@@ -5,10 +5,10 @@
 //                         ADD added to what is there; only for the rows that have a list
 //   scalar_head_dw        dw[c] += sum_n douts[n] hidden[row of n, c]
 //
-// Bindings: 0 params, 1 counts (where live), 2 entries (N of 16 bytes, the first word the row;
-// read), 3 hidden (T, C; read), 4 w (C, read), 5 out (N, written), 6 douts (N, read), 7 lists (one a
-// row, read), 8 what the lists name (read, unless they name entries themselves), 9 dhidden (T, C;
-// written or added to), 10 dw (C, added to).
+// Bindings: 0 params, 1 counts (where live), 2 entries (N, read), 3 hidden (T, C; read), 4 w (C,
+// read), 5 out (N, written), 6 douts (N, read), 7 lists (one a row, read), 8 which entries the lists
+// name (read, where they do), 9 dhidden (T, C; written or added to), 10 dw (C, added to). What the
+// entries are is in lib/scalar_head: `row_of` gives an entry's row, `listed` a list's entries.
 //
 // Dispatch: forward a workgroup of 64 an entry; dhidden a workgroup of 64 a list; dw a workgroup of
 // 16 x 16 for 16 columns, whose rows of threads take every 16th entry and end in a tree. The order
@@ -35,7 +35,6 @@ struct RowList {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> entries: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> hidden: array<f32>;
 @group(0) @binding(4) var<storage, read> w: array<f32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
@@ -57,7 +56,7 @@ fn scalar_head_forward(
     if (n >= live(params.entries, params.entries_count)) {
         return;
     }
-    let first = entries[n].x * params.width;
+    let first = row_of(n) * params.width;
     var sum = 0.0;
     for (var c = local; c < params.width; c += WG_SIZE) {
         sum += hidden[first + c] * w[c];
@@ -110,7 +109,7 @@ fn scalar_head_dw(
     let c = min(first + local.x, params.width - 1u);
     var sum = 0.0;
     for (var n = local.y; n < count; n += DW_LANES) {
-        sum += douts[n] * hidden[entries[n].x * params.width + c];
+        sum += douts[n] * hidden[row_of(n) * params.width + c];
     }
     sh_dw[local.y][local.x] = sum;
     for (var half = DW_LANES / 2u; half > 0u; half /= 2u) {

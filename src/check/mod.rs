@@ -4,6 +4,7 @@
 //! device in hand, with sentinels around every buffer, and knows what must come out.
 
 pub mod driver;
+mod language;
 pub mod nn;
 mod optim;
 mod policy;

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::check::Trial;
 use crate::data::batch::Counts;
-use crate::gpu::{Gpu, Tensor};
+use crate::gpu::{Element, Gpu, Tensor};
 
 /// What outputs hold before a plan that must leave some of them alone.
 const UNTOUCHED: f32 = 9.0;
@@ -46,4 +46,11 @@ pub(super) fn expect_start(
     let after = tensor.window(&after, live, &[rest])?;
     trial.expect(&after, vec![f64::from(UNTOUCHED); rest], 0.0);
     Ok(())
+}
+
+/// A matrix of four-byte values as the structs that its rows are.
+pub(super) fn structs<T: Element>(rows: &Tensor) -> Result<Tensor> {
+    let buffer = rows.buffer().clone();
+    let count = rows.bytes() as usize / size_of::<T>();
+    Tensor::from_buffer::<T>(rows.label(), buffer, rows.offset_bytes(), &[count])
 }

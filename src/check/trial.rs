@@ -33,11 +33,10 @@ struct Guarded {
 struct Expected {
     name: String,
     tensor: Tensor,
-    /// Every how many elements one is compared, and which is the first.
-    stride: usize,
-    first: usize,
     values: Vec<f64>,
     bound: f64,
+    /// Which of how many columns of the tensor the values are.
+    column: (usize, usize),
 }
 
 /// The outcome of one output of a trial.
@@ -136,28 +135,28 @@ impl Trial {
         self.expected.push(Expected {
             name: tensor.label().to_owned(),
             tensor: tensor.clone(),
-            stride: 1,
-            first: 0,
             values,
             bound,
+            column: (0, 1),
         });
     }
 
-    /// [`Trial::expect`] for one column of a tensor of `columns` a row.
+    /// As [`Trial::expect`], for column `column` of a matrix: figures that each have a bound of
+    /// their own.
     pub fn expect_column(
         &mut self,
+        name: &str,
         tensor: &Tensor,
-        (column, columns): (usize, usize),
+        column: usize,
         values: Vec<f64>,
         bound: f64,
     ) {
         self.expected.push(Expected {
-            name: format!("{}, column {column}", tensor.label()),
+            name: format!("{} {name}", tensor.label()),
             tensor: tensor.clone(),
-            stride: columns,
-            first: column,
             values,
             bound,
+            column: (column, tensor.shape().last().copied().unwrap_or(1)),
         });
     }
 
@@ -181,8 +180,8 @@ impl Trial {
         let mut verdicts = Vec::new();
         for expected in &self.expected {
             let all: Vec<f32> = expected.tensor.read(gpu)?;
-            let chosen = all.iter().skip(expected.first).step_by(expected.stride);
-            let actual: Vec<f32> = chosen.copied().collect();
+            let (column, columns) = expected.column;
+            let actual: Vec<f32> = all.into_iter().skip(column).step_by(columns).collect();
             verdicts.push(Verdict {
                 output: expected.name.clone(),
                 error: relative_error(&actual, &expected.values),

@@ -7,14 +7,19 @@
 //!
 //! ```
 //! use prefgrad::data::{
-//!     ByteTokenizer, Capacity, PackOptions, ReadOptions, TokeniseOptions, pack_all, read_records,
+//!     Boundary, ByteTokenizer, Capacity, PackOptions, ReadOptions, TokeniseOptions, pack_all, read_records,
 //!     tokenise,
 //! };
 //!
 //! # fn main() -> prefgrad::Result<()> {
 //! let file = r#"{"prompt": "Two plus two? ", "chosen": "Four.", "rejected": "Five."}"#;
 //! let read = read_records(file.as_bytes(), "sums.jsonl", ReadOptions::default())?;
-//! let options = TokeniseOptions { context: 64, vocab_size: 258, for_scoring: false };
+//! let options = TokeniseOptions {
+//!     context: 64,
+//!     vocab_size: 258,
+//!     for_scoring: false,
+//!     boundary: Boundary::Longest,
+//! };
 //! let tokenised = tokenise(&read.records, "sums.jsonl", &ByteTokenizer, options)?;
 //! let capacity = Capacity { tokens: 256, segments: 16, answers: 16, pairs: 8, targets: 256 };
 //! let batches = pack_all(&tokenised.records, capacity, PackOptions::default())?;
@@ -44,7 +49,7 @@ pub use pack::{PackOptions, Packer, Targets, pack_all};
 pub use packed::{Batch, Capacity, RowLists};
 pub use random::{Random, split_mix};
 pub use records::{Preference, ReadOptions, Record, RecordForm, Records, Skipped, read_records};
-pub use tokenise::{TokenRecord, TokeniseOptions, Tokenised, tokenise};
+pub use tokenise::{Boundary, TokenRecord, TokeniseOptions, Tokenised, tokenise};
 pub use tokenizer::{ByteTokenizer, Tokenizer};
 
 use crate::Error;

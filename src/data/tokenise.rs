@@ -1,5 +1,6 @@
 //! From texts to token ids: one shared prompt and its answers.
 
+use super::dialogue::dialogue_prompt;
 use super::line_error;
 use super::records::{Preference, Record, Skipped};
 use super::tokenizer::Tokenizer;
@@ -7,8 +8,7 @@ use crate::{Error, Result};
 
 /// A record in tokens: the prompt that its responses share, and what each has of its own.
 ///
-/// The shared prompt is the longest common beginning of the responses' token sequences, so it may
-/// hold the beginning of the answers too; each answer keeps at least one token.
+/// Where the shared prompt ends is said by [`Boundary`]; each answer keeps at least one token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenRecord {
     /// The line of the file, from 1.
@@ -32,6 +32,21 @@ pub struct Tokenised {
     pub dropped: Vec<Skipped>,
 }
 
+/// Where a record's prompt ends and its answers begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Boundary {
+    /// As far as the responses' tokens are the same, into their answers if need be: what rewards
+    /// need, and the least to compute.
+    #[default]
+    Longest,
+    /// Where the prompt's text ends: what policies need, whose every answer token counts. The
+    /// prompt is the common beginning of its own tokens and those of every response behind it, so
+    /// a token that merges across the boundary belongs to the answers, of all responses. The text
+    /// of a record without a prompt field reaches up to and includes the last `"\n\nAssistant:"`
+    /// that all its responses share; where they share none, the prompt is empty.
+    Prompt,
+}
+
 /// How to tokenise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokeniseOptions {
@@ -41,17 +56,21 @@ pub struct TokeniseOptions {
     pub vocab_size: usize,
     /// Keep records without a comparison, as scoring needs.
     pub for_scoring: bool,
+    /// Where prompts end.
+    pub boundary: Boundary,
 }
 
 /// Tokenises records of the file `place`.
 ///
 /// Prompt and response are tokenised as one text, as `transformers` would be given it, and the
 /// tokenizer's end-of-text token is appended unless the sequence ends with it, as TRL's
-/// `RewardTrainer` does. What all sequences of a record begin with becomes its shared prompt.
-/// Where the prompt with the longest answer exceeds the context, the prompt loses tokens from its
-/// left. Dropped are records with an answer that alone exceeds the context and, unless
+/// `RewardTrainer` does. The record's [`Boundary`] splits off the shared prompt. Where the prompt
+/// with the longest answer exceeds the context, the prompt loses tokens from its left; up to a
+/// [`Boundary::Prompt`] it keeps at least one, without which an answer's first token would be
+/// predicted by nothing. Dropped are records with an answer that leaves no room and, unless
 /// [`for_scoring`](TokeniseOptions::for_scoring), records whose compared responses are the same
-/// tokens; a ranking that loses only some comparisons so spreads their weight over the others.
+/// tokens, and with [`Boundary::Prompt`] those without a prompt; a ranking that loses only some
+/// comparisons so spreads their weight over the others.
 ///
 /// # Errors
 ///
@@ -73,17 +92,18 @@ pub fn tokenise(
             .collect::<Result<Vec<_>>>()?;
         check_vocabulary(&sequences, options.vocab_size)
             .map_err(|detail| misfit(place, line, &detail))?;
-        match share(record, sequences).and_then(|shared| compare(shared, options.for_scoring)) {
+        let prompt = match options.boundary {
+            Boundary::Longest => None,
+            Boundary::Prompt => Some(tokenizer.encode(prompt_text(record))?),
+        };
+        match usable(record, sequences, prompt.as_deref(), options) {
             Err(reason) => tokenised.dropped.push(Skipped { line, reason }),
-            Ok(mut shared) => match fit(&mut shared, options.context) {
-                Err(reason) => tokenised.dropped.push(Skipped { line, reason }),
-                Ok(cut) => {
-                    tokenised.records.push(shared);
-                    if cut {
-                        tokenised.truncated.push(line);
-                    }
+            Ok((shared, cut)) => {
+                tokenised.records.push(shared);
+                if cut {
+                    tokenised.truncated.push(line);
                 }
-            },
+            }
         }
     }
     match tokenised.dropped.first() {
@@ -98,6 +118,31 @@ pub fn tokenise(
         )),
         _ => Ok(tokenised),
     }
+}
+
+/// The prompt's text, of a record of whole dialogues too.
+fn prompt_text(record: &Record) -> &str {
+    if record.prompt.is_empty() {
+        dialogue_prompt(&record.responses).unwrap_or_default()
+    } else {
+        &record.prompt
+    }
+}
+
+/// The record in tokens and whether its prompt was shortened, or why it cannot be used.
+fn usable(
+    record: &Record,
+    sequences: Vec<Vec<u32>>,
+    prompt: Option<&[u32]>,
+    options: TokeniseOptions,
+) -> Result<(TokenRecord, bool), String> {
+    let shared = share(record, sequences, prompt)?;
+    if prompt.is_some() && shared.prompt.is_empty() && !options.for_scoring {
+        return Err("it has no prompt that its responses answer".into());
+    }
+    let mut shared = compare(shared, options.for_scoring)?;
+    let cut = fit(&mut shared, options)?;
+    Ok((shared, cut))
 }
 
 fn sequence(prompt: &str, response: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
@@ -129,19 +174,22 @@ fn misfit(place: &str, line: usize, detail: &str) -> Error {
     }
 }
 
-/// Splits the sequences into what they share and what they do not.
-fn share(record: &Record, sequences: Vec<Vec<u32>>) -> Result<TokenRecord, String> {
+/// Splits the sequences into what they share, with each other and with the `prompt` if there is
+/// one, and what they do not.
+fn share(
+    record: &Record,
+    sequences: Vec<Vec<u32>>,
+    prompt: Option<&[u32]>,
+) -> Result<TokenRecord, String> {
     let shortest = sequences.iter().map(Vec::len).min().unwrap_or_default();
     if shortest == 0 {
         return Err("a response has no token".into());
     }
-    let shared = (0..shortest - 1)
-        .find(|&at| {
-            sequences
-                .iter()
-                .any(|tokens| tokens[at] != sequences[0][at])
-        })
-        .unwrap_or(shortest - 1);
+    let most = prompt.map_or(shortest - 1, |prompt| prompt.len().min(shortest - 1));
+    let first = prompt.unwrap_or(&sequences[0]);
+    let shared = (0..most)
+        .find(|&at| sequences.iter().any(|tokens| tokens[at] != first[at]))
+        .unwrap_or(most);
     Ok(TokenRecord {
         line: record.line,
         prompt: sequences[0][..shared].to_vec(),
@@ -178,11 +226,18 @@ fn compare(mut record: TokenRecord, for_scoring: bool) -> Result<TokenRecord, St
 }
 
 /// Shortens the prompt from its left until the longest answer fits; whether it had to.
-fn fit(record: &mut TokenRecord, context: usize) -> Result<bool, String> {
+fn fit(record: &mut TokenRecord, options: TokeniseOptions) -> Result<bool, String> {
+    let context = options.context;
     let longest = record.answers.iter().map(Vec::len).max().unwrap_or(0);
     if longest > context {
         return Err(format!(
             "an answer of {longest} tokens exceeds the context of {context}"
+        ));
+    }
+    let has_prompt = options.boundary == Boundary::Prompt && !record.prompt.is_empty();
+    if has_prompt && longest == context {
+        return Err(format!(
+            "an answer of {longest} tokens leaves no room for its prompt in the context of {context}"
         ));
     }
     let excess = (record.prompt.len() + longest).saturating_sub(context);
@@ -241,6 +296,7 @@ mod tests {
             context,
             vocab_size: 258,
             for_scoring: false,
+            boundary: Boundary::Longest,
         }
     }
 

@@ -41,12 +41,21 @@ pub struct StepMetrics {
 }
 
 /// What one reading of the metrics brings.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reading {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading<Step = StepMetrics> {
     /// The updates since the last reading, in order.
-    pub steps: Vec<StepMetrics>,
+    pub steps: Vec<Step>,
     /// The gradient norm of the last of them, before clipping.
     pub grad_norm: f32,
+}
+
+impl<Step> Default for Reading<Step> {
+    fn default() -> Self {
+        Self {
+            steps: Vec::new(),
+            grad_norm: 0.0,
+        }
+    }
 }
 
 /// A submitted update whose metrics have not been read.

@@ -4,9 +4,14 @@
 //! must not: this module is left out on wasm32.
 
 pub mod checkpoint;
+mod dpo;
+mod dpo_pairs;
+mod dpo_step;
 mod evaluation;
+mod feeder;
 mod grpo;
 mod kl;
+mod logprobs;
 mod metrics;
 mod optimizer;
 mod options;
@@ -18,10 +23,15 @@ mod reward;
 mod reward_source;
 mod rollout;
 mod schedule;
+mod sft;
+mod tuning;
 
+pub use dpo::{DpoOptions, DpoTrainer};
+pub use dpo_step::{DpoEvaluation, DpoStep, DpoWarning};
 pub use evaluation::{Evaluation, score_records};
 pub use grpo::{GrpoOptions, GrpoTrainer};
 pub use kl::{KlController, KlOptions};
+pub use logprobs::AnswerLogprobs;
 pub use metrics::{Phase, Reading, StepMetrics};
 pub use optimizer::{AdamW, Optimizer, UpdateStatistics};
 pub use options::RewardOptions;
@@ -33,3 +43,5 @@ pub use reward::{Best, RewardTrainer, capacity_for};
 pub use reward_source::{Reward, RewardEnsemble, Sample};
 pub use rollout::{Group, RolloutBuffer, Slot, policy_capacity};
 pub use schedule::Schedule;
+pub use sft::{SftOptions, SftStep, SftTrainer};
+pub use tuning::{BestLoss, TuningOptions};

@@ -116,7 +116,10 @@ impl RolloutOptions {
             "missing_eos_penalty must be finite"
         } else if self.missing_eos_penalty != 0.0 && self.stop_tokens.is_empty() {
             "missing_eos_penalty needs stop_tokens: without, no answer ends by itself"
-        } else if self.epoch_kl_limit.is_some_and(|limit| !(limit > 0.0)) {
+        } else if self
+            .epoch_kl_limit
+            .is_some_and(|limit| limit.is_nan() || limit <= 0.0)
+        {
             "epoch_kl_limit must be positive"
         } else {
             return Ok(());

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, fingerprint};
 use super::evaluation::{Evaluation, score_records};
+use super::feeder::{Feeder, MicroBatch};
 use super::metrics::{Pending, Phase, Reading, StepMetrics};
 use super::{Optimizer, RewardOptions, Schedule};
-use crate::data::{Batch, Capacity, DataOrder, PackOptions, Packer, Targets, TokenRecord};
+use crate::data::{Capacity, DataOrder, PackOptions, Targets, TokenRecord};
 use crate::gpu::Gpu;
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use crate::model::{Gpt2Config, METRIC_SLOTS, RewardModel};
@@ -60,7 +61,7 @@ pub struct RewardTrainer {
     state: State,
     best_weights: Option<Vec<Vec<f32>>>,
     pending: Vec<Pending>,
-    next_slot: usize,
+    feeder: Feeder,
     skipped: u32,
 }
 
@@ -127,6 +128,7 @@ impl RewardTrainer {
             });
         }
         let capacity = capacity_for(options.batch_tokens, options.pretrain_steps > 0);
+        let feeder = Feeder::new(capacity, options.accumulation);
         let loss = PairwiseLossOptions {
             label_smoothing: options.label_smoothing,
             center_rewards_coefficient: options.center_rewards_coefficient,
@@ -143,7 +145,7 @@ impl RewardTrainer {
             state,
             best_weights: None,
             pending: Vec::new(),
-            next_slot: 0,
+            feeder,
             skipped: 0,
         })
     }
@@ -223,13 +225,16 @@ impl RewardTrainer {
                 accuracy: None,
                 gap: None,
                 reward_mean: None,
-                tokens: batches.iter().map(|b| b.tokens.len()).sum(),
-                tokens_without_sharing: batches.iter().map(|b| b.tokens_without_sharing).sum(),
+                tokens: batches.iter().map(|b| b.batch.tokens.len()).sum(),
+                tokens_without_sharing: batches
+                    .iter()
+                    .map(|b| b.batch.tokens_without_sharing)
+                    .sum(),
             },
             slots: Vec::new(),
             lines: Vec::new(),
         };
-        for batch in &batches {
+        for MicroBatch { batch, .. } in &batches {
             match self.state.phase {
                 Phase::Language => self.model.accumulate_language(batch)?,
                 Phase::Comparisons | Phase::Done => self.model.accumulate(batch)?,
@@ -275,8 +280,7 @@ impl RewardTrainer {
         Ok(())
     }
 
-    /// Packs the micro-batches of one update, its loss a mean over all their weights.
-    fn next_batches(&mut self) -> Result<Vec<Batch>> {
+    fn next_batches(&mut self) -> Result<Vec<MicroBatch>> {
         let language = self.state.phase == Phase::Language;
         let options = PackOptions {
             pad_token_id: self.model.config().pad_token_id,
@@ -288,40 +292,8 @@ impl RewardTrainer {
             },
             ..PackOptions::default()
         };
-        let mut packer = Packer::new(self.model.capacity(), options);
-        let mut batches = Vec::with_capacity(self.options.accumulation);
-        for _ in 0..self.options.accumulation {
-            // A small set of records is gone through once a micro-batch, not more.
-            for _ in 0..self.train.len() {
-                let Some(index) = self.state.order.peek() else {
-                    break;
-                };
-                if !packer.try_push(&self.train[index])? {
-                    break;
-                }
-                self.state.order.next();
-            }
-            batches.push(packer.finish(0.0, 0.0, self.next_slot as u32));
-            self.next_slot = (self.next_slot + 1) % METRIC_SLOTS;
-        }
-        let weight_of = |batch: &Batch| -> f64 {
-            if language {
-                batch.targets.iter().map(|t| f64::from(t.weight)).sum()
-            } else {
-                batch.pairs.iter().map(|p| f64::from(p.weight)).sum()
-            }
-        };
-        let weight: f64 = batches.iter().map(weight_of).sum();
-        let scale = if weight > 0.0 {
-            (1.0 / weight) as f32
-        } else {
-            0.0
-        };
-        for batch in &mut batches {
-            batch.counts.pair_scale = scale;
-            batch.counts.target_scale = scale;
-        }
-        Ok(batches)
+        let order = &mut self.state.order;
+        self.feeder.next(&self.train, order, options)
     }
 
     /// Reads the metrics of the updates since the last reading; waits for the device.

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use flate2::bufread::GzDecoder;
 use prefgrad::data::{
-    Batch, ByteTokenizer, Capacity, PackOptions, ReadOptions, Records, Targets, TokenRecord,
-    TokeniseOptions, pack_all, read_records, split_by_prompt, tokenise,
+    Batch, Boundary, ByteTokenizer, Capacity, PackOptions, ReadOptions, Records, Targets,
+    TokenRecord, TokeniseOptions, pack_all, read_records, split_by_prompt, tokenise,
 };
 
 use crate::expected::check;
@@ -39,6 +39,7 @@ fn tokens(read: &Records, context: usize) -> (Vec<TokenRecord>, usize) {
         context,
         vocab_size: ByteTokenizer::VOCAB_SIZE,
         for_scoring: false,
+        boundary: Boundary::Longest,
     };
     let done = tokenise(&read.records, "real", &ByteTokenizer, options).unwrap();
     assert_eq!(done.records.len() + done.dropped.len(), read.records.len());

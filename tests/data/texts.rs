@@ -6,8 +6,8 @@ use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use prefgrad::data::{
-    ByteTokenizer, Preference, ReadOptions, Record, RecordForm, TokeniseOptions, Tokenizer,
-    read_records, tokenise,
+    Boundary, ByteTokenizer, Preference, ReadOptions, Record, RecordForm, TokeniseOptions,
+    Tokenised, Tokenizer, read_records, tokenise,
 };
 use prefgrad::{Error, Result};
 use proptest::prelude::*;
@@ -60,6 +60,7 @@ fn prompt_and_answer_are_one_text() {
         context: 9,
         vocab_size: 301,
         for_scoring: false,
+        boundary: Boundary::Longest,
     };
     let done = tokenise(&read.records, "f", &Merging, options).unwrap();
     let [x, a, c] = [b'x', b'a', b'c'].map(u32::from);
@@ -67,6 +68,105 @@ fn prompt_and_answer_are_one_text() {
     assert_eq!(
         done.records[0].answers,
         [vec![MERGED, c, 0], vec![a, c, c, 0]]
+    );
+}
+
+fn at_the_prompt(lines: &str, context: usize, for_scoring: bool) -> Tokenised {
+    let read = ReadOptions {
+        strict: true,
+        for_scoring,
+    };
+    let read = read_records(lines.as_bytes(), "f", read).unwrap();
+    let options = TokeniseOptions {
+        context,
+        vocab_size: 301,
+        for_scoring,
+        boundary: Boundary::Prompt,
+    };
+    tokenise(&read.records, "f", &Merging, options).unwrap()
+}
+
+fn bytes(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+#[test]
+fn at_the_prompt_answers_keep_what_they_begin_with_alike() {
+    let done = at_the_prompt(
+        r#"{"prompt": "xb", "chosen": "ccx", "rejected": "ccb"}"#,
+        99,
+        false,
+    );
+    assert_eq!(done.records[0].prompt, bytes("xb"));
+    assert_eq!(done.records[0].answers, [bytes("ccx\0"), bytes("ccb\0")]);
+    let one = at_the_prompt(r#"{"prompt": "xb", "responses": ["ccx"]}"#, 99, true);
+    assert_eq!(one.records[0].prompt, bytes("xb"));
+    assert_eq!(one.records[0].answers, [bytes("ccx\0")]);
+}
+
+#[test]
+fn a_token_that_merges_across_the_boundary_belongs_to_the_answers() {
+    let done = at_the_prompt(
+        r#"{"prompt": "xa", "chosen": "bc", "rejected": "bx"}"#,
+        99,
+        false,
+    );
+    assert_eq!(done.records[0].prompt, bytes("x"));
+    let c = u32::from(b'c');
+    assert_eq!(done.records[0].answers[0], [MERGED, c, 0]);
+    // Where only one response merges, the prompt is still what both share.
+    let done = at_the_prompt(
+        r#"{"prompt": "xa", "chosen": "bc", "rejected": "cc"}"#,
+        99,
+        false,
+    );
+    assert_eq!(done.records[0].prompt, bytes("x"));
+    assert_eq!(
+        done.records[0].answers,
+        [vec![MERGED, c, 0], bytes("acc\0")]
+    );
+}
+
+#[test]
+fn whole_dialogues_are_prompts_up_to_the_last_shared_assistant_turn() {
+    let shared = "\n\nHuman: a\n\nAssistant: x\n\nHuman: c\n\nAssistant:";
+    let line = |a: &str, b: &str| serde_json::json!({"chosen": a, "rejected": b}).to_string();
+    let pair = line(&format!("{shared} no x"), &format!("{shared} no c"));
+    let done = at_the_prompt(&pair, 999, false);
+    assert_eq!(done.records[0].prompt, bytes(shared));
+    assert_eq!(
+        done.records[0].answers,
+        [bytes(" no x\0"), bytes(" no c\0")]
+    );
+    // The second turn stands in one text only, so it belongs to that text's answer.
+    let start = "\n\nHuman: a\n\nAssistant:";
+    let pair = line(
+        &format!("{start} x\n\nAssistant: c"),
+        &format!("{start} x\n\nHuman: c"),
+    );
+    let done = at_the_prompt(&pair, 999, false);
+    assert_eq!(done.records[0].prompt, bytes(start));
+
+    let lines = format!("{pair}\n{}", line("cx", "cc"));
+    let done = at_the_prompt(&lines, 999, false);
+    assert_eq!((done.records.len(), done.dropped[0].line), (1, 2));
+    assert!(done.dropped[0].reason.contains("no prompt"));
+    let done = at_the_prompt(&lines, 999, true);
+    assert!(done.records[1].prompt.is_empty());
+    assert_eq!(done.records[1].answers, [bytes("cx\0"), bytes("cc\0")]);
+}
+
+#[test]
+fn a_prompt_keeps_a_token_before_its_answers() {
+    let line = r#"{"prompt": "xbx", "chosen": "ccx", "rejected": "c"}"#;
+    let done = at_the_prompt(line, 5, false);
+    assert_eq!(done.truncated, [1]);
+    assert_eq!(done.records[0].prompt, bytes("x"));
+    let done = at_the_prompt(line, 4, true);
+    assert!(
+        done.dropped[0].reason.contains("leaves no room"),
+        "{:?}",
+        done.dropped
     );
 }
 
@@ -84,7 +184,7 @@ proptest! {
             .collect();
         let form = RecordForm::Ranking;
         let record = Record { line: 1, form, prompt, responses, preferences };
-        let options = TokeniseOptions { context, vocab_size: 301, for_scoring: true };
+        let options = TokeniseOptions { context, vocab_size: 301, for_scoring: true, boundary: Boundary::Longest };
         let done = tokenise(std::slice::from_ref(&record), "f", tokenizer, options).unwrap();
         let whole: Vec<Vec<u32>> = record
             .responses

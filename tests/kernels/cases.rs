@@ -114,6 +114,16 @@ fn cross_entropy() {
 }
 
 #[test]
+fn token_logprob() {
+    check_variants("policy.token_logprob");
+}
+
+#[test]
+fn value_head() {
+    check("policy.value_head");
+}
+
+#[test]
 fn ppo_loss() {
     check("policy.ppo_loss");
 }
@@ -146,4 +156,23 @@ fn group_advantage() {
 #[test]
 fn whiten() {
     check("policy.whiten");
+}
+
+#[test]
+fn copy_rows() {
+    check("nn.copy_rows");
+}
+
+#[test]
+fn attention_decode() {
+    check("nn.attention_decode");
+    // The same text for each width; wide heads take a software driver long to compile.
+    check_cases(gpu_without_subgroups(), "nn.attention_decode", |case| {
+        !case.name.ends_with("width 80") && !case.name.ends_with("width 128")
+    });
+}
+
+#[test]
+fn sample() {
+    check("policy.sample");
 }

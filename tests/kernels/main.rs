@@ -6,6 +6,7 @@
 mod support;
 
 mod attention;
+mod attention_decode;
 mod attention_golden;
 mod cases;
 mod cross_entropy;
@@ -13,6 +14,7 @@ mod dpo_loss;
 mod embedding;
 mod experience;
 mod gae;
+mod gae_packed;
 mod gelu;
 mod gpu;
 mod group_advantage;
@@ -28,6 +30,9 @@ mod policy;
 mod pooled_head;
 mod ppo_loss;
 mod ppo_loss_golden;
+mod sample;
 mod statistic;
+mod token_logprob;
 mod tools;
+mod value_head;
 mod whiten;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use naga::{AddressSpace, Module, StorageAccess, StructMember, TypeInner};
 use prefgrad::data::batch::{Answer, Pair, RowList, Segment, Target, Tile};
+use prefgrad::kernels::nn::attention_decode::Sequence;
+use prefgrad::kernels::nn::copy_rows::RowCopy;
 use prefgrad::kernels::optim::adamw::AdamWHyper;
+use prefgrad::kernels::policy::sample::{SampleSettings, Sampled};
 use prefgrad::kernels::policy::{Experience, KlControl, Response, TokenGradient, TokenLogprob};
 use prefgrad::{Access, CompiledShader, DeviceStruct, Field};
 
@@ -23,6 +26,10 @@ fn buffer_structs() -> BTreeMap<&'static str, (&'static [Field], usize)> {
         ("Pair", entry::<Pair>()),
         ("Target", entry::<Target>()),
         ("RowList", entry::<RowList>()),
+        ("Sequence", entry::<Sequence>()),
+        ("RowCopy", entry::<RowCopy>()),
+        ("SampleSettings", entry::<SampleSettings>()),
+        ("Sampled", entry::<Sampled>()),
         ("Hyper", entry::<AdamWHyper>()),
         ("TokenLogprob", entry::<TokenLogprob>()),
         ("TokenGradient", entry::<TokenGradient>()),

@@ -7,6 +7,9 @@ use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::policy::token_logprob::{
+    self as logprob, TokenGradient, token_logprob_backward, token_logprob_forward,
+};
 use prefgrad::reference::preference::pairwise_loss::{Pair, PairwiseLossOptions, pairwise_loss};
 use prefgrad::reference::preference::pooled_head::{pooled_head_backward, pooled_head_forward};
 use prefgrad::reference::transformer::{Parameters, Run, Transformer};
@@ -189,6 +192,37 @@ fn next_token_cross_entropy() {
         &[dot(&out.logprobs, &by_logprob)],
         1e-14,
     );
+}
+
+#[test]
+fn token_logprob_with_a_shared_row() {
+    let mut random = Random::new(31);
+    let (width, temperature) = (3, 0.7);
+    let (hidden, head) = (random.values(4 * width, 1.0), random.values(6 * width, 1.0));
+    let target = |(row, token)| logprob::Target { row, token };
+    let targets = [(0, 5), (2, 1), (2, 4), (3, 1)].map(target);
+    let incoming = random.values(2 * targets.len(), 2.0);
+    let gradients: Vec<TokenGradient> = incoming
+        .chunks_exact(2)
+        .map(|pair| TokenGradient {
+            dlogprob: pair[0],
+            dentropy: pair[1],
+        })
+        .collect();
+    let value = |hidden: &[f64], head: &[f64]| {
+        let figures = token_logprob_forward(hidden, head, &targets, width, temperature);
+        let flat = figures.iter().flat_map(|of| [of.logprob, of.entropy]);
+        dot(&flat.collect::<Vec<_>>(), &incoming)
+    };
+    let sizes = (width, temperature);
+    let out = token_logprob_backward(&hidden, &head, &targets, &gradients, sizes);
+    check(
+        "dhidden",
+        |hidden| value(hidden, &head),
+        &hidden,
+        &out.dhidden,
+    );
+    check("dhead", |head| value(&hidden, head), &head, &out.dhead);
 }
 
 #[test]

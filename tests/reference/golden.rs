@@ -7,6 +7,9 @@ use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forwar
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
 use prefgrad::reference::optim::adamw::{AdamW, adamw};
 use prefgrad::reference::optim::grad_norm::{clip_coefficient, global_norm};
+use prefgrad::reference::policy::token_logprob::{
+    self as logprob, TokenGradient, token_logprob_backward, token_logprob_forward,
+};
 use prefgrad::reference::preference::pairwise_loss::{Pair, PairwiseLossOptions, pairwise_loss};
 use prefgrad::reference::preference::pooled_head::{pooled_head_backward, pooled_head_forward};
 
@@ -143,10 +146,7 @@ fn cross_entropy_of_given_logits() {
     for case in cases("logprob", "plain") {
         let logits = case.input("logits");
         let vocabulary = logits.shape[1];
-        let mut identity = vec![0.0; vocabulary * vocabulary];
-        for v in 0..vocabulary {
-            identity[v * vocabulary + v] = 1.0;
-        }
+        let identity = identity(vocabulary);
         let dlogprobs = case.cotangent("logp").f64();
         let tokens = case.input("targets").u32();
         let targets: Vec<Target> = (0..)
@@ -163,6 +163,46 @@ fn cross_entropy_of_given_logits() {
         case.assert_gradient("logits", &out.dhidden);
         let loss = dot(&out.logprobs, &dlogprobs);
         assert_close(&case.name, &[out.loss], &[loss], F64_BOUND);
+    }
+}
+
+fn identity(size: usize) -> Vec<f64> {
+    let mut identity = vec![0.0; size * size];
+    identity.iter_mut().step_by(size + 1).for_each(|x| *x = 1.0);
+    identity
+}
+
+#[test]
+fn token_logprob_of_given_logits() {
+    for case in ["N", "extreme", "all_masked"]
+        .iter()
+        .flat_map(|prefix| cases("logprob", prefix))
+    {
+        let logits = case.input("logits");
+        let head = identity(logits.shape[1]);
+        let sizes = (logits.shape[1], case.number("temperature"));
+        let mask = case.input("mask").f64();
+        let tokens = case.input("targets").u32();
+        let target = |(row, token)| logprob::Target { row, token };
+        let targets: Vec<_> = (0..).zip(tokens).map(target).collect();
+        let logits = logits.f64();
+        let figures = token_logprob_forward(&logits, &head, &targets, sizes.0, sizes.1);
+        let masked = |figure: fn(&logprob::TokenLogprob) -> f64| -> Vec<f64> {
+            let figures = figures.iter().zip(&mask);
+            figures.map(|(of, mask)| figure(of) * mask).collect()
+        };
+        case.assert_output("logp", &masked(|of| of.logprob));
+        case.assert_output("entropy", &masked(|of| of.entropy));
+        let [dlogp, dentropy] = ["logp", "entropy"].map(|name| case.cotangent(name).f64());
+        let incoming = mask.iter().zip(dlogp.iter().zip(&dentropy));
+        let gradients: Vec<_> = incoming
+            .map(|(mask, (dlogprob, dentropy))| TokenGradient {
+                dlogprob: mask * dlogprob,
+                dentropy: mask * dentropy,
+            })
+            .collect();
+        let out = token_logprob_backward(&logits, &head, &targets, &gradients, sizes);
+        case.assert_gradient("logits", &out.dhidden);
     }
 }
 

@@ -1,14 +1,13 @@
 //! Cases of `nn.cross_entropy` and `nn.cross_entropy_statistics`.
 
 use crate::Result;
+use crate::check::language::{Inputs, Window, lists, targets};
 use crate::check::support::wide;
 use crate::check::{Case, Purpose, Trial, values};
-use crate::data::batch::{Counts, NONE, RowList, Target};
+use crate::data::batch::{Counts, RowList, Target};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::METRICS;
-use crate::kernels::nn::cross_entropy::{
-    CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
-};
+use crate::kernels::nn::cross_entropy::{CrossEntropyGradients, CrossEntropyIo, cross_entropy};
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
 };
@@ -29,14 +28,6 @@ struct Shape {
     live: Option<(usize, usize)>,
     inputs: Inputs,
     backward: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Inputs {
-    /// Random in ± this.
-    Within(f32),
-    /// Whole numbers whose products are exact: logits up to ±2e4.
-    Extreme,
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -103,58 +94,6 @@ fn case(shape: Shape, purpose: Purpose) -> Case {
     })
 }
 
-/// Targets sorted by row; some rows have several, some none, and some weights are zero.
-fn targets(count: usize, tokens: usize, vocab: usize) -> Vec<Target> {
-    let index = |x: f32, len: usize| (((x + 1.0) * 0.5 * len as f32) as usize).min(len - 1) as u32;
-    let weights = values(13, count, 1.0);
-    let mut rows: Vec<u32> = values(11, count, 1.0)
-        .iter()
-        .map(|&x| index(x, tokens))
-        .collect();
-    rows.sort_unstable();
-    let tokens = values(12, count, 1.0);
-    (0..count)
-        .map(|n| Target {
-            row: rows[n],
-            token: index(tokens[n], vocab),
-            answer: NONE,
-            weight: if n % 7 == 3 { 0.0 } else { 1.25 + weights[n] },
-        })
-        .collect()
-}
-
-fn lists(targets: &[Target]) -> Vec<RowList> {
-    let mut lists: Vec<RowList> = Vec::new();
-    for (n, target) in (0..).zip(targets) {
-        match lists.last_mut() {
-            Some(list) if list.id == target.row => list.end = n + 1,
-            _ => lists.push(RowList {
-                id: target.row,
-                start: n,
-                end: n + 1,
-                pad: 0,
-            }),
-        }
-    }
-    lists
-}
-
-fn inputs(inputs: Inputs, seed: u64, len: usize, step: f32) -> Vec<f32> {
-    match inputs {
-        Inputs::Within(scale) => values(seed, len, scale),
-        Inputs::Extreme => values(seed, len, 16.0)
-            .iter()
-            .map(|x| x.round() * step)
-            .collect(),
-    }
-}
-
-struct Window {
-    weight: Tensor,
-    dweight: Tensor,
-    first_row: usize,
-}
-
 struct Build {
     shape: Shape,
     trial: Trial,
@@ -172,25 +111,14 @@ impl Build {
         let width = shape.width;
         let vocab: usize = shape.windows.iter().sum();
         let (live, live_tokens) = shape.live.unwrap_or((shape.targets, shape.tokens));
-        let head = inputs(shape.inputs, 2, vocab * width, 16.0);
+        let head = shape.inputs.values(2, vocab * width, 16.0);
         let dhead = values(3, vocab * width, 0.25);
-        let mut windows = Vec::new();
-        let mut first_row = 0;
-        for &rows in shape.windows {
-            let range = first_row * width..(first_row + rows) * width;
-            let weight = trial.input("head", &[rows, width], &head[range.clone()])?;
-            let dweight = trial.output("dhead", &[rows, width], &dhead[range])?;
-            windows.push(Window {
-                weight,
-                dweight,
-                first_row,
-            });
-            first_row += rows;
-        }
+        let parts = (&head[..], &dhead[..]);
+        let windows = Window::split(&mut trial, parts, shape.windows, width)?;
         Ok(Self {
             shape,
             trial,
-            hidden: inputs(shape.inputs, 1, shape.tokens * width, 1.0),
+            hidden: shape.inputs.values(1, shape.tokens * width, 1.0),
             head,
             dhead,
             live_targets: targets(live, live_tokens, vocab),
@@ -237,15 +165,7 @@ impl Build {
         let dgathered = trial.overwritten("dgathered", &[targets, width])?;
         let dhidden = trial.output("dhidden", &[tokens, width], &vec![7.0; tokens * width])?;
         let metrics = trial.output("metrics", &[2, METRICS], &[-5.0; 2 * METRICS])?;
-        let head_windows: Vec<HeadWindow<'_>> = self
-            .windows
-            .iter()
-            .map(|window| HeadWindow {
-                weight: &window.weight,
-                dweight: Some(&window.dweight),
-                first_row: window.first_row,
-            })
-            .collect();
+        let head_windows = Window::borrowed(&self.windows);
         let io = CrossEntropyIo {
             hidden: &hidden,
             head_windows: &head_windows,
@@ -297,13 +217,9 @@ impl Build {
             expected.dhead.fill(0.0);
         }
         self.trial.expect(dhidden, expected.dhidden, BOUND);
-        for window in &self.windows {
-            let first = window.first_row * width;
-            let before = self.dhead[first..].iter().map(|&x| f64::from(x));
-            let sums = expected.dhead[first..][..window.dweight.len()].iter();
-            let sums = sums.zip(before).map(|(sum, before)| sum + before).collect();
-            self.trial.expect(&window.dweight, sums, BOUND);
-        }
+        let sizes = (width, BOUND);
+        let (windows, dhead) = (&self.windows, &expected.dhead);
+        Window::expect(&mut self.trial, windows, dhead, &self.dhead, sizes);
         let row = usize::from(self.shape.live.is_some()) * METRICS;
         let figures = [
             ("loss", expected.loss, BOUND),

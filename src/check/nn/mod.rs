@@ -1,7 +1,9 @@
 //! Cases of the kernels in `shaders/nn`.
 
 pub mod attention;
+mod attention_decode;
 mod bias_gradient;
+mod copy_rows;
 mod cross_entropy;
 mod embedding;
 mod gelu;
@@ -13,6 +15,8 @@ use super::Case;
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = matmul::cases();
     cases.extend(attention::cases());
+    cases.extend(attention_decode::cases());
+    cases.extend(copy_rows::cases());
     cases.extend(layer_norm::cases());
     cases.extend(gelu::cases());
     cases.extend(embedding::cases());

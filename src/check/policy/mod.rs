@@ -8,6 +8,9 @@ mod group_advantage;
 mod grpo_loss;
 mod ppo_loss;
 mod rollout;
+mod sample;
+mod token_logprob;
+mod value_head;
 mod whiten;
 
 pub use answers::answer_lists;
@@ -15,12 +18,19 @@ pub use answers::answer_lists;
 use crate::check::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases = dpo_loss::cases();
-    cases.extend(experience::cases());
-    cases.extend(gae::cases());
-    cases.extend(group_advantage::cases());
-    cases.extend(grpo_loss::cases());
-    cases.extend(ppo_loss::cases());
-    cases.extend(whiten::cases());
-    cases
+    [
+        token_logprob::cases(),
+        value_head::cases(),
+        experience::cases(),
+        gae::cases(),
+        group_advantage::cases(),
+        whiten::cases(),
+        ppo_loss::cases(),
+        grpo_loss::cases(),
+        dpo_loss::cases(),
+        sample::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

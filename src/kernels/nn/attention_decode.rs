@@ -93,7 +93,7 @@ device_struct! {
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] for tensors that do not fit, and what [`Plan::push`] refuses.
+/// [`crate::Error::Shape`] for tensors that do not fit, and what [`Plan::push`] refuses.
 pub fn attention_decode(
     plan: &mut Plan,
     io: &AttentionDecodeIo<'_>,

@@ -25,7 +25,7 @@ const OP: &str = "nn.cross_entropy";
 /// What the gradients need besides [`CrossEntropyIo`].
 #[derive(Debug, Clone, Copy)]
 pub struct CrossEntropyGradients<'a> {
-    /// (L), of [`RowList`]: one for each row with targets, its targets `start..end`.
+    /// (L), of [`RowList`](crate::data::batch::RowList): one for each row with targets, its targets `start..end`.
     pub target_lists: &'a Tensor,
     /// (N, C), scratch: the gradient of each target's hidden row.
     pub dgathered: &'a Tensor,
@@ -40,7 +40,7 @@ pub struct CrossEntropyIo<'a> {
     pub hidden: &'a Tensor,
     /// The head, in windows that follow one another from token 0 on; V rows together.
     pub head_windows: &'a [HeadWindow<'a>],
-    /// (N), of [`Target`], sorted by row; every token under V.
+    /// (N), of [`Target`](crate::data::batch::Target), sorted by row; every token under V.
     pub targets: &'a Tensor,
     /// (chunk, C), scratch; its rows say how many targets are worked on at a time.
     pub gathered: &'a Tensor,

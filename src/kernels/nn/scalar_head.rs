@@ -13,8 +13,10 @@ use crate::{Error, Result};
 /// Forward and both backward entry points.
 pub const SHADER: Shader = shader!("nn.scalar_head", "nn/scalar_head.wgsl", Core);
 
-const DIRECT: &Lib = lib!("lib.list.direct", "list/direct.wgsl");
-const NAMED: &Lib = lib!("lib.list.named", "list/named.wgsl");
+/// Entries are answers; the lists name them.
+pub(crate) const ANSWERS: &Lib = lib!("lib.scalar_head.answers", "scalar_head/answers.wgsl");
+/// Entries are targets, consecutive in a list.
+pub(crate) const TARGETS: &Lib = lib!("lib.scalar_head.targets", "scalar_head/targets.wgsl");
 
 /// What becomes of a gradient that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) struct ScalarHeadKind {
     pub labels: [&'static str; 3],
     /// What an error calls entries, outputs and lists.
     pub names: [&'static str; 3],
+    /// How the shader finds an entry's row and a list's entries.
+    pub entries: &'static Lib,
     pub entries_count: Count,
     pub lists_count: Count,
 }
@@ -54,7 +58,7 @@ pub(crate) struct ScalarHead<'a> {
     pub hidden: &'a Tensor,
     /// (C)
     pub w: &'a Tensor,
-    /// (N), of 16 bytes, the first four the row.
+    /// (N)
     pub entries: &'a Tensor,
     pub counts: Option<&'a Tensor>,
 }
@@ -85,7 +89,6 @@ impl<'a> ScalarHead<'a> {
         let pass = Pass {
             label,
             entry: "scalar_head_forward",
-            list: DIRECT,
             add: false,
             workgroups: entries,
             elements: entries * width,
@@ -116,7 +119,6 @@ impl<'a> ScalarHead<'a> {
         let pass = Pass {
             label,
             entry: "scalar_head_dhidden",
-            list: gradients.list_rows.map_or(DIRECT, |_| NAMED),
             add,
             workgroups: lists,
             elements: lists * width,
@@ -132,7 +134,6 @@ impl<'a> ScalarHead<'a> {
         let pass = Pass {
             label: self.kind.labels[2],
             entry: "scalar_head_dw",
-            list: DIRECT,
             add: false,
             workgroups: width.div_ceil(16),
             elements: entries * width,
@@ -194,7 +195,7 @@ impl<'a> ScalarHead<'a> {
             shader: &SHADER,
             variant: Variant {
                 entry: pass.entry,
-                libs: &[DISPATCH, live, pass.list],
+                libs: &[DISPATCH, live, self.kind.entries],
                 consts: &[("ADD", Const::Bool(pass.add))],
             },
             params: Params::of(&params),
@@ -212,7 +213,6 @@ impl<'a> ScalarHead<'a> {
 struct Pass {
     label: &'static str,
     entry: &'static str,
-    list: &'static Lib,
     add: bool,
     workgroups: usize,
     /// Of `hidden` that are read or written.

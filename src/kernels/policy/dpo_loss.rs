@@ -1,5 +1,7 @@
 //! The losses of DPO and its relatives: `shaders/policy/dpo_loss.wgsl`.
 
+use serde::{Deserialize, Serialize};
+
 use super::lists::expect_lists;
 use super::metrics::{FIGURES, Partials, RATIO, STRUCTS, expect_at_least, push_metrics};
 pub use super::sequence_logprob::{SequenceLogprobIo, sequence_logprob};
@@ -17,7 +19,8 @@ const OP: &str = "policy.dpo_loss";
 
 /// A loss of the gap `d = a - b`, where `a` and `b` are the summed log-ratios of the chosen and of
 /// the rejected answer to the reference, and of `z = beta d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DpoLoss {
     /// `-(1 - s) ln σ(z) - s ln σ(-z)` with label smoothing `s` (arXiv 2305.18290, equation 7).
     #[default]

@@ -109,10 +109,9 @@ device_struct! {
 
 /// Appends PPO's loss with its gradients and figures, in two dispatches.
 ///
-/// The loss is `target_scale Σ weight policy + value_scale vf_coef Σ value`, where, with
-/// `l = logprob - old logprob`, `r = exp(l)` and advantage `A`,
-/// `policy = -min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H` and
-/// `value = max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
+/// With `l = logprob - old logprob`, `r = exp(l)` and advantage `A`:
+/// `loss = target_scale Σ weight (-min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H) +
+/// value_scale vf_coef Σ max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
 /// (Schulman et al. 2017, arXiv 1707.06347, equations 7 and 9; value clipping as in OpenAI
 /// baselines and TRL). A target of weight 0 has no policy loss, but a value loss.
 ///

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::data::batch::Target;
 use crate::gpu::{Plan, Tensor};
 use crate::kernels::Count;
-use crate::kernels::nn::scalar_head::{ScalarHead, ScalarHeadGradients, ScalarHeadKind};
+use crate::kernels::nn::scalar_head::{ScalarHead, ScalarHeadGradients, ScalarHeadKind, TARGETS};
 
 pub use crate::kernels::nn::scalar_head::InputGradient;
 
@@ -15,6 +15,7 @@ const KIND: ScalarHeadKind = ScalarHeadKind {
         "policy.value_head_dw",
     ],
     names: ["targets", "values", "target_lists"],
+    entries: TARGETS,
     entries_count: Count::Targets,
     lists_count: Count::TargetLists,
 };

@@ -5,7 +5,7 @@ use crate::data::batch::Answer;
 use crate::gpu::{Plan, Tensor};
 use crate::kernels::Count;
 use crate::kernels::nn::scalar_head::{
-    InputGradient, ScalarHead, ScalarHeadGradients, ScalarHeadKind,
+    ANSWERS, InputGradient, ScalarHead, ScalarHeadGradients, ScalarHeadKind,
 };
 
 const KIND: ScalarHeadKind = ScalarHeadKind {
@@ -15,6 +15,7 @@ const KIND: ScalarHeadKind = ScalarHeadKind {
         "preference.pooled_head_dw",
     ],
     names: ["answers", "rewards", "pooled_lists"],
+    entries: ANSWERS,
     entries_count: Count::Answers,
     lists_count: Count::PooledLists,
 };

@@ -1,6 +1,8 @@
 //! The parts of a network: matmul, embedding, LayerNorm, GELU, attention, cross-entropy.
 
 pub mod attention;
+pub mod attention_decode;
+pub mod copy_rows;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gelu;
@@ -8,6 +10,6 @@ pub mod layer_norm;
 pub mod matmul;
 
 /// `Σ_i a_i b_i`.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

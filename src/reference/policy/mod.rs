@@ -9,4 +9,5 @@ pub mod kl;
 pub mod ppo_loss;
 pub mod ratio;
 pub mod sample;
+pub mod token_logprob;
 pub mod whiten;

@@ -58,9 +58,9 @@ pub struct PpoLoss {
     pub metrics: PolicyMetrics,
 }
 
-/// The loss of `N` targets, `target_scale Σ weight policy + value_scale vf_coef Σ value` with
-/// `policy = -min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H` and
-/// `value = max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
+/// The loss of `N` targets:
+/// `target_scale Σ weight (-min(r A, clamp(r, 1 - ε, 1 + ε) A) + kl_coef kl - entropy_coef H) +
+/// value_scale vf_coef Σ max((v - R)², (clamp(v, v_old ± ε_v) - R)²) / 2`
 /// (Schulman et al. 2017, arXiv 1707.06347, equations 7 and 9; values clipped as in TRL).
 pub fn ppo_loss(targets: &[PpoTarget], options: &PpoLossOptions) -> PpoLoss {
     let mut out = PpoLoss {

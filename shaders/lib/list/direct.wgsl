@@ -1,4 +1,0 @@
-// Lists whose entries are consecutive.
-fn listed(i: u32) -> u32 {
-    return i;
-}
