@@ -36,19 +36,14 @@ impl AnswerLogprobs {
         Ok(Self { plan, sums })
     }
 
-    fn submit(&self, policy: &Policy, batch: &Batch) -> Result<()> {
-        policy.batch().upload(policy.gpu(), batch)?;
-        self.plan.submit();
-        Ok(())
-    }
-
     /// The log-probability of every target of the batch, by the policy that was recorded.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Shape`] if the batch is too large, and what the device reports.
     pub fn of_targets(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f32>> {
-        self.submit(policy, batch)?;
+        policy.batch().upload(policy.gpu(), batch)?;
+        self.plan.submit();
         let logprobs: Vec<TokenLogprob> = policy.logprobs().read(policy.gpu())?;
         let live = logprobs.iter().take(batch.targets.len());
         Ok(live.map(|token| token.logprob).collect())
@@ -71,15 +66,23 @@ impl AnswerLogprobs {
         Ok(lists.map(|list| of_list(list.start, list.end)).collect())
     }
 
-    /// The summed log-probability of every answer's tokens.
+    /// The summed log-probability of every answer's tokens, added up as
+    /// [`dpo_loss`](crate::kernels::policy::dpo_loss::dpo_loss) does; not a number where a token's
+    /// is not finite.
     ///
     /// # Errors
     ///
     /// As [`AnswerLogprobs::of_targets`].
     pub fn of_answers(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f32>> {
-        self.submit(policy, batch)?;
-        let mut sums: Vec<f32> = self.sums.read(policy.gpu())?;
-        sums.truncate(batch.answers.len());
-        Ok(sums)
+        let tokens = self.of_tokens(policy, batch)?;
+        let sums: Vec<f32> = self.sums.read(policy.gpu())?;
+        let answers = tokens.iter().zip(sums);
+        // The kernel holds its summands within bounds, so its sum alone would not tell.
+        Ok(answers
+            .map(|(tokens, sum)| match tokens.iter().all(|t| t.is_finite()) {
+                true => sum,
+                false => f32::NAN,
+            })
+            .collect())
     }
 }

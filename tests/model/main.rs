@@ -6,11 +6,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod dpo;
 mod generate;
 mod gpt2;
 mod pooling;
+mod sft;
 mod sharing;
 mod tools;
 mod train20;
 mod trainer;
+mod twin;
 mod windows;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use prefgrad::Gpu;
 use prefgrad::data::{Batch, PackOptions, Preference, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel};
+use prefgrad::model::{Gpt2Config, Parameters, RewardModel};
 use prefgrad::train::capacity_for;
 
 /// One device for the whole test binary.
@@ -70,23 +70,22 @@ pub fn small_model(
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu(), &config, capacity, &loss).unwrap();
     model.parameters().initialise(gpu(), 7).unwrap();
-    // Starting values of 0.02 hide mistakes behind small numbers.
-    for (spec, values) in model.parameters().read_weights(gpu()).unwrap() {
-        let spread: Vec<f32> = if spec.decay {
-            values.iter().map(|x| x * 6.0).collect()
-        } else {
-            values
-                .iter()
-                .enumerate()
-                .map(|(i, x)| x + 0.1 * (i as f32 * 0.7).sin())
-                .collect()
-        };
-        model
-            .parameters()
-            .write(gpu(), &spec.name, &spread)
-            .unwrap();
-    }
+    spread(model.parameters());
     model
+}
+
+/// Makes random weights larger: starting values of 0.02 hide mistakes behind small numbers.
+pub fn spread(parameters: &Parameters) {
+    for (spec, values) in parameters.read_weights(gpu()).unwrap() {
+        let values = values.iter().enumerate();
+        let spread: Vec<f32> = values
+            .map(|(i, x)| match spec.decay {
+                true => x * 6.0,
+                false => x + 0.1 * (i as f32 * 0.7).sin(),
+            })
+            .collect();
+        parameters.write(gpu(), &spec.name, &spread).unwrap();
+    }
 }
 
 /// Largest difference of two tensors, relative to the second's largest value.
