@@ -18,13 +18,12 @@
 // and 8 appends (B), written: the next row of each sequence and where its keys go; 9 sampled
 // (B, new_tokens), written at the sequence's length.
 //
-// Dispatch: a workgroup of 256 a sequence. Finished sequences are left alone; so is one whose
+// Dispatch: a workgroup of GROUP * GROUP threads a sequence, as many as the vocabulary keeps busy. Finished sequences are left alone; so is one whose
 // logits are not finite: it never finishes.
 //
 // Sources: top-k Fan et al. 2018 (arXiv 1805.04833, section 5.4), top-p Holtzman et al. 2020
 // (arXiv 1904.09751, section 3.1).
-const THREADS: u32 = 256u;
-const GROUP: u32 = 16u;
+const THREADS: u32 = GROUP * GROUP;
 const LOWEST: f32 = -3.4028234e38;
 
 struct Params {

@@ -1,7 +1,7 @@
 //! Draws the next token of each sequence: `shaders/policy/sample.wgsl`.
 
 use crate::gpu::{
-    Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
 use crate::kernels::nn::attention_decode::Sequence;
 use crate::kernels::nn::copy_rows::RowCopy;
@@ -143,7 +143,7 @@ pub fn sample(plan: &mut Plan, io: &SampleIo<'_>, sequences: Size, vocab: usize)
         variant: Variant {
             entry: "sample",
             libs: &[DISPATCH, live, SEQUENCE, RANDOM],
-            consts: &[],
+            consts: &[("GROUP", Const::U32(threads_root(vocab)))],
         },
         params: Params::of(&params),
         bindings: &bindings,
@@ -153,4 +153,13 @@ pub fn sample(plan: &mut Plan, io: &SampleIo<'_>, sequences: Size, vocab: usize)
             bytes: io.logits.bytes(),
         },
     })
+}
+
+/// The root of the number of threads that share a row: each looks at four logits a turn.
+fn threads_root(vocab: usize) -> u32 {
+    match vocab {
+        0..=256 => 4,
+        257..=2048 => 8,
+        _ => 16,
+    }
 }
