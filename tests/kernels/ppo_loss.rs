@@ -119,7 +119,7 @@ fn exponents_are_held_with_the_derivative_they_have_there() {
     }
     assert_eq!(out.metrics().held, 4.0);
     let lost: Vec<f32> = moved.iter().map(|x| -x).collect();
-    let setup = Setup::new(&logprobs(&lost), &vec![token(0.0, 0.0); 5], &[0.0; 5], 0.5);
+    let setup = Setup::new(&logprobs(&lost), &[token(0.0, 0.0); 5], &[0.0; 5], 0.5);
     let options = PpoLossOptions {
         kl_in_loss: Some(KlEstimator::K3),
         ..PpoLossOptions::default()
