@@ -225,14 +225,16 @@ fn a_policy_is_at_no_distance_from_itself() {
 
 #[test]
 fn each_pair_keeps_its_digits_whatever_the_gap() {
-    let gaps = [0.0, 1e-6, 1e-3, 0.5, 5.0, 10.0, 30.0, 80.0, 1e3, 1e4, 3e4];
+    let gaps = [
+        0.0, 1e-6, 1e-3, 0.5, 5.0, 8.0, 10.0, 30.0, 80.0, 1e3, 1e4, 3e4,
+    ];
     let now: Vec<f32> = gaps
         .iter()
         .flat_map(|&gap: &f32| [gap, 0.0, 0.0, gap])
         .collect();
     let setup = Setup::new(&vec![1; now.len()], &logprobs(&now), &vec![0.0; now.len()]);
     for loss in LOSSES {
-        // A power of two: the target of IPO's gap is exact.
+        // A power of two: the target of IPO's gap and the hinge's kink (at 8) are exact.
         let options = DpoLossOptions {
             loss,
             beta: 0.125,

@@ -110,7 +110,7 @@ pub fn token(logprob: f32, advantage: f32) -> Experience {
 fn exponents_are_held_with_the_derivative_they_have_there() {
     let moved = [30.0, 30.001, 88.0, 1e4, 3e38];
     // A bad token that became likely, and one that the reference likes and the policy does not.
-    let experience = vec![token(0.0, -2.0); moved.len()];
+    let experience = [token(0.0, -2.0); 5];
     let setup = Setup::new(&logprobs(&moved), &experience, &[0.0; 5], 0.0);
     let out = setup.run(&PpoLossOptions::default(), None);
     for gradient in &out.gradients {

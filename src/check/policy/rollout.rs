@@ -98,14 +98,13 @@ impl Rollout {
 pub(super) struct Structs {
     pub tensor: Tensor,
     words: Tensor,
-    width: usize,
 }
 
 impl Structs {
     /// What kernels only read.
     pub fn input<T: Element>(trial: &mut Trial, label: &str, values: &[T]) -> Result<Self> {
         let words: &[f32] = bytemuck::cast_slice(values);
-        let tensor = trial.input(label, &[words.len()], words)?;
+        let tensor = trial.input(label, &rows_of::<T>(words), words)?;
         Self::over::<T>(tensor, &[values.len()])
     }
 
@@ -117,17 +116,15 @@ impl Structs {
         before: &[T],
     ) -> Result<Self> {
         let words: &[f32] = bytemuck::cast_slice(before);
-        let tensor = trial.output(label, &[words.len()], words)?;
+        let tensor = trial.output(label, &rows_of::<T>(words), words)?;
         Self::over::<T>(tensor, shape)
     }
 
     fn over<T: Element>(words: Tensor, shape: &[usize]) -> Result<Self> {
         let (buffer, offset) = (words.buffer().clone(), words.offset_bytes());
-        let width = size_of::<T>() / size_of::<f32>();
         Ok(Self {
             tensor: Tensor::from_buffer::<T>(words.label(), buffer, offset, shape)?,
-            words: words.reshape(&[words.len() / width, width])?,
-            width,
+            words,
         })
     }
 
@@ -135,13 +132,25 @@ impl Structs {
     /// the others to the bit.
     pub fn expect<T: Element>(&self, trial: &mut Trial, expected: &[T], bounds: &[(usize, f64)]) {
         let words: &[f32] = bytemuck::cast_slice(expected);
-        for column in 0..self.width {
-            let of_column = words.iter().skip(column).step_by(self.width);
+        let [_, width] = rows_of::<T>(words);
+        for column in 0..width {
+            let of_column = words.iter().skip(column).step_by(width);
             let values = of_column.map(|&x| x.into()).collect();
             let bound = bounds.iter().find(|(named, _)| *named == column);
             let bound = bound.map_or(0.0, |(_, bound)| *bound);
-            let name = format!("column {column}");
-            trial.expect_column(&name, &self.words, column, values, bound);
+            trial.expect_column(
+                &format!("field {column}"),
+                &self.words,
+                column,
+                values,
+                bound,
+            );
         }
     }
+}
+
+/// The shape of words as a struct a row.
+fn rows_of<T>(words: &[f32]) -> [usize; 2] {
+    let width = size_of::<T>() / size_of::<f32>();
+    [words.len() / width, width]
 }
