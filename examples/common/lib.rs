@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod scoring;
 pub mod statistics;
 pub mod training;

@@ -1,21 +1,16 @@
 //! Scores the responses of a file with a reward model: `--help` says how.
 
-use std::collections::HashMap;
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use example_tools::files::{OutputFile, open_text};
-use example_tools::hf_tokenizer::HfTokenizer;
+use example_tools::files::OutputFile;
+use example_tools::scoring::{Scoring, model_tokenizer};
 use prefgrad::Gpu;
-use prefgrad::data::{
-    Boundary, ByteTokenizer, ReadOptions, Record, RecordForm, TokeniseOptions, Tokenizer,
-    read_records, tokenise,
-};
+use prefgrad::data::{Boundary, RecordForm};
 use prefgrad::model::{Gpt2Config, RewardModel, load_weights};
 use prefgrad::train::{capacity_for, score_records};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Scores every response of a file with a reward model, on any GPU.
 ///
@@ -43,25 +38,9 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
     let config = Gpt2Config::read(&args.model)?;
-    let tokenizer: Box<dyn Tokenizer> = if args.model.join("tokenizer.json").exists() {
-        Box::new(HfTokenizer::load(&args.model)?)
-    } else {
-        Box::new(ByteTokenizer)
-    };
-    let place = args.data.display().to_string();
-    let options = ReadOptions {
-        strict: false,
-        for_scoring: true,
-    };
-    let read = read_records(open_text(&args.data)?, &place, options)?;
-    let options = TokeniseOptions {
-        context: config.n_positions,
-        vocab_size: config.vocab_size,
-        for_scoring: true,
-        boundary: Boundary::Longest,
-    };
-    let tokenised = tokenise(&read.records, &place, tokenizer.as_ref(), options)?;
-    let tokens = args.batch_tokens.max(longest(&tokenised.records));
+    let tokenizer = model_tokenizer(&args.model)?;
+    let data = Scoring::read(&args.data, tokenizer.as_ref(), &config, Boundary::Longest)?;
+    let tokens = args.batch_tokens.max(data.largest());
     let model = RewardModel::to_score(&gpu, &config, capacity_for(tokens, false))?;
     if !load_weights(&gpu, model.parameters(), &args.model)? {
         anyhow::bail!(
@@ -69,41 +48,16 @@ fn main() -> Result<()> {
             args.model.display()
         );
     }
-    let rewards = score_records(&model, &tokenised.records)?;
-
-    let mut lines: HashMap<usize, Value> = HashMap::new();
-    for skipped in read.skipped.iter().chain(&tokenised.dropped) {
-        lines.insert(skipped.line, json!({ "error": skipped.reason }));
-    }
-    let forms: HashMap<usize, &Record> = read.records.iter().map(|r| (r.line, r)).collect();
-    for (record, rewards) in tokenised.records.iter().zip(&rewards) {
-        let value = match forms.get(&record.line).map(|record| record.form) {
-            Some(RecordForm::Pair) => json!({"chosen": rewards[0], "rejected": rewards[1]}),
-            _ => json!({ "rewards": rewards }),
-        };
-        lines.insert(record.line, value);
-    }
-    let mut out = OutputFile::create(&args.out)?;
-    for line in 1..=read.lines {
-        if let Some(value) = lines.get(&line) {
-            writeln!(out, "{value}")?;
-        }
-    }
-    out.commit()?;
-    eprintln!(
-        "{} records scored, {} could not be; {} prompts lost their beginning to fit {} tokens",
-        rewards.len(),
-        read.skipped.len() + tokenised.dropped.len(),
-        tokenised.truncated.len(),
-        config.n_positions
-    );
+    let out = OutputFile::create(&args.out)?;
+    let rewards = score_records(&model, data.records())?;
+    data.write(
+        out,
+        |record, index| match record.form {
+            RecordForm::Pair => json!({"chosen": rewards[index][0], "rejected": rewards[index][1]}),
+            RecordForm::Ranking => json!({ "rewards": rewards[index] }),
+        },
+        |_, reason| json!({ "error": reason }),
+    )?;
+    eprintln!("{}", data.summary());
     Ok(())
-}
-
-/// The tokens of the largest record: a batch must hold it.
-fn longest(records: &[prefgrad::data::TokenRecord]) -> usize {
-    let tokens = |r: &prefgrad::data::TokenRecord| {
-        r.prompt.len() + r.answers.iter().map(Vec::len).sum::<usize>()
-    };
-    records.iter().map(tokens).max().unwrap_or(1)
 }

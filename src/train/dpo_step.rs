@@ -144,6 +144,8 @@ impl std::fmt::Display for DpoWarning {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut DpoStep);
+
     fn warned(change: impl Fn(&mut DpoStep)) -> Vec<String> {
         let mut step = DpoStep {
             step: 7,
@@ -160,7 +162,7 @@ mod tests {
     #[test]
     fn each_sign_is_seen() {
         assert!(warned(|_| {}).is_empty());
-        let cases: [(fn(&mut DpoStep), &str); 3] = [
+        let cases: [(Change, &str); 3] = [
             (|s| s.step = 1, "another model"),
             (
                 |s| {

@@ -200,6 +200,8 @@ impl Health {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut PolicyStep);
+
     fn healthy() -> PolicyStep {
         PolicyStep {
             updates: 4,
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn each_sign_is_seen() {
-        let cases: [(fn(&mut PolicyStep), &str); 7] = [
+        let cases: [(Change, &str); 7] = [
             (|s| s.first_ratio = [1.0, 1.0000001], "first ratio"),
             (|s| s.kl = 9.1, "divergence"),
             (|s| s.entropy = 0.09, "entropy"),

@@ -10,7 +10,7 @@ use prefgrad::train::{
 };
 
 use crate::tools::{gpu, pair, spread};
-use crate::twin::{Twin, close, config, records};
+use crate::twin::{Texts, Twin, close, config, records};
 
 fn exact_options(loss: DpoLoss, label_smoothing: f32, beta: f32) -> DpoOptions {
     DpoOptions {
@@ -42,7 +42,7 @@ fn spread_trainer(options: DpoOptions, records: &[TokenRecord]) -> DpoTrainer {
 }
 
 /// Prompt and answer of the chosen and the rejected response of every preference.
-fn sides(records: &[TokenRecord]) -> (Vec<(&[u32], &[u32])>, Vec<f64>) {
+fn sides(records: &[TokenRecord]) -> (Vec<Texts<'_>>, Vec<f64>) {
     let (mut answers, mut weights) = (Vec::new(), Vec::new());
     for record in records {
         for preference in &record.preferences {

@@ -4,7 +4,7 @@ use prefgrad::Error;
 use prefgrad::train::{SftOptions, SftStep, SftTrainer, TuningOptions, checkpoint};
 
 use crate::tools::{gpu, spread};
-use crate::twin::{Twin, close, config, records};
+use crate::twin::{Texts, Twin, close, config, records};
 
 fn options(steps: u64) -> SftOptions {
     SftOptions {
@@ -42,7 +42,7 @@ fn expected(trainer: &SftTrainer, all_responses: bool, all_tokens: bool) -> (f64
     // By the fixture: the responses that nothing was preferred to.
     let best = [0, 1, 0, 2, 0];
     let records = records();
-    let mut answers: Vec<(&[u32], &[u32])> = Vec::new();
+    let mut answers: Vec<Texts<'_>> = Vec::new();
     for (record, best) in records.iter().zip(best) {
         for (index, answer) in record.answers.iter().enumerate() {
             if all_responses || index == best {

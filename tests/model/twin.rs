@@ -13,6 +13,9 @@ use prefgrad::train::AdamW as Constants;
 use crate::support::random::Random;
 use crate::tools::gpu;
 
+/// A prompt and its answer.
+pub type Texts<'a> = (&'a [u32], &'a [u32]);
+
 pub struct Twin {
     transformer: Transformer,
     pub parameters: Parameters,
@@ -63,11 +66,7 @@ impl Twin {
 
     /// Log-probabilities of each answer's tokens behind its prompt, and the gradient of
     /// `Σ factor logprob`, one factor an answer.
-    pub fn answers(
-        &self,
-        answers: &[(&[u32], &[u32])],
-        factors: &[f64],
-    ) -> (Vec<Vec<f64>>, Parameters) {
+    pub fn answers(&self, answers: &[Texts<'_>], factors: &[f64]) -> (Vec<Vec<f64>>, Parameters) {
         let (mut tokens, mut positions) = (Vec::new(), Vec::new());
         let (mut segments, mut targets) = (Vec::new(), Vec::new());
         for ((prompt, answer), factor) in answers.iter().zip(factors) {
