@@ -1,13 +1,14 @@
-//! A made-up world with a known preference: what people like about short answers, and how often
-//! they err when they compare two.
+//! A made-up world with a known preference: what people like about short answers, and how surely
+//! they tell two apart.
 
 use std::collections::BTreeSet;
 
 use prefgrad::data::Random;
 use serde_json::{Value, json};
 
-/// How often a person picks the answer they like less.
-pub const ERROR_RATE: f64 = 0.10;
+/// How far apart two answers must be for people to tell them apart reliably: a difference of this
+/// much gives the better one odds of e to 1.
+const HESITATION: f64 = 0.7;
 /// The most phrases that a writer says.
 const LONGEST: usize = 3;
 /// The most phrases that people care to read.
@@ -81,9 +82,8 @@ impl Question {
 
 /// What a writer who does not care answers: one to three phrases, good and bad.
 pub fn demonstration(random: &mut Random) -> String {
-    let mut phrases: Vec<&str> = PHRASES.iter().map(|(phrase, _)| *phrase).collect();
     let said: Vec<&str> = (0..1 + random.below(LONGEST))
-        .map(|_| phrases.swap_remove(random.below(phrases.len())))
+        .map(|_| PHRASES[random.below(PHRASES.len())].0)
         .collect();
     said.join(", ") + "."
 }
@@ -93,8 +93,8 @@ pub fn demonstration(random: &mut Random) -> String {
 /// People go by the sum of its phrases, and count the last one twice: what is said at the end
 /// is remembered best (the peak-end rule, Kahneman et al. 1993,
 /// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
-/// that are repeated, beyond the fourth, or none at all annoy them; writers hardly ever do
-/// that, so comparisons of what they write do not tell.
+/// that are repeated, beyond the fourth, or none at all annoy them. Writers seldom repeat
+/// themselves and never say more than three, so their answers tell little about that.
 pub fn utility(answer: &str) -> f64 {
     let mut said = BTreeSet::new();
     let mut values = Vec::new();
@@ -112,10 +112,11 @@ pub fn utility(answer: &str) -> f64 {
     ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
 }
 
-/// Which of two answers a person picks: the one they like more, but for [`ERROR_RATE`].
+/// Whether a person picks the first of two answers: the better one more often the further they
+/// are apart (Bradley and Terry 1952, doi:10.2307/2334029).
 pub fn prefers_first(utilities: [f64; 2], random: &mut Random) -> bool {
-    let errs = f64::from(random.uniform()) < ERROR_RATE;
-    (utilities[0] > utilities[1]) != errs
+    let odds = ((utilities[0] - utilities[1]) / HESITATION).exp();
+    f64::from(random.uniform()) < odds / (1.0 + odds)
 }
 
 /// The end of a text.
