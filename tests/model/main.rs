@@ -8,6 +8,15 @@ mod support;
 
 mod generate;
 mod gpt2;
+mod policy_chain;
+mod policy_input;
+mod policy_models;
+mod policy_ratio;
+mod policy_reference;
+mod policy_reward;
+mod policy_rollout;
+mod policy_run;
+mod policy_tools;
 mod pooling;
 mod sharing;
 mod tools;
