@@ -113,6 +113,8 @@ impl RolloutOptions {
             "minibatches is larger than prompts: the answers to a prompt are learnt from together"
         } else if !(self.learning_rate.is_finite() && self.learning_rate >= 0.0) {
             "learning_rate must be finite and not negative"
+        } else if !(0.0..=1.0).contains(&self.floor) {
+            "floor must lie between 0 and 1: it is a share of learning_rate"
         } else if !self.missing_eos_penalty.is_finite() {
             "missing_eos_penalty must be finite"
         } else if self.missing_eos_penalty != 0.0 && self.stop_tokens.is_empty() {
@@ -200,6 +202,7 @@ mod tests {
         refused("minibatches", |o| o.minibatches = o.prompts + 1);
         refused("missing_eos_penalty", |o| o.missing_eos_penalty = 1.0);
         refused("epoch_kl_limit", |o| o.epoch_kl_limit = Some(f64::NAN));
+        refused("floor", |o| o.floor = f64::NAN);
         refused("kl.coef", |o| o.kl.coef = -1.0);
     }
 }

@@ -181,7 +181,7 @@ impl PolicyRun {
         Ok(())
     }
 
-    /// Takes the algorithm's own plans, made by `plans` for each slot.
+    /// Takes the algorithm's own plans.
     pub fn install(&mut self, recorded: Recorded) {
         self.recorded = Some(recorded);
     }

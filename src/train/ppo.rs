@@ -128,7 +128,9 @@ impl PpoTrainer {
         &self.run.policy
     }
 
-    /// The value model.
+    /// The value model. Like the policy's, the weights of a network of its own are zero until they
+    /// are loaded, usually those of the reward model; a head on the policy's trunk may start at
+    /// zero.
     pub fn critic(&self) -> Option<&Critic> {
         self.run.critic.as_ref()
     }
