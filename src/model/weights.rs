@@ -12,6 +12,7 @@ use crate::gpu::Gpu;
 use crate::{Error, Result};
 
 const VALUE_HEAD: &str = "value_head.weight";
+const VALUE_HEAD_FILE: &str = "value_head.safetensors";
 /// Parameters that models of one kind have and those of another lack.
 const HEADS: [&str; 3] = ["score.weight", "lm_head.weight", VALUE_HEAD];
 
@@ -20,9 +21,10 @@ fn holds_no_weights(name: &str) -> bool {
     name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
 }
 
-/// Fills the parameters from `model.safetensors` of a folder (f32, f16 or bf16).
+/// Fills the parameters from `model.safetensors` of a folder (f32, f16 or bf16), and a value head
+/// from `value_head.safetensors`, where there is such a file, as [`save_language_model`] writes it.
 ///
-/// The names may lack `transformer.` (a bare GPT-2). A head that only the file has is passed over;
+/// The names may lack `transformer.` (a bare GPT-2). A head that only the files have is passed over;
 /// one that only the model has keeps its starting value, and `false` is returned for it.
 ///
 /// # Errors
@@ -31,23 +33,16 @@ fn holds_no_weights(name: &str) -> bool {
 /// another type.
 pub fn load_weights(gpu: &Gpu, parameters: &Parameters, folder: &Path) -> Result<bool> {
     let path = folder.join("model.safetensors");
-    let bytes = std::fs::read(&path).map_err(io_error("cannot read", &path))?;
-    let refuse = |detail: String| Error::Model {
-        place: path.display().to_string(),
-        detail,
+    let bytes = read(&path)?;
+    let value_path = folder.join(VALUE_HEAD_FILE);
+    let value_bytes = match value_path.exists() {
+        true => Some(read(&value_path)?),
+        false => None,
     };
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(error.to_string()))?;
-    let mut found: HashMap<String, TensorView<'_>> = HashMap::new();
-    for (name, view) in file.tensors() {
-        if holds_no_weights(&name) {
-            continue;
-        }
-        let full = if HEADS.contains(&name.as_str()) || name.starts_with("transformer.") {
-            name
-        } else {
-            format!("transformer.{name}")
-        };
-        found.insert(full, view);
+    let refuse = |detail: String| refused(&path, detail);
+    let mut found = tensors(&path, &bytes)?;
+    if let Some(bytes) = &value_bytes {
+        found.extend(tensors(&value_path, bytes)?);
     }
     let mut has_heads = true;
     for spec in parameters.specs() {
@@ -80,6 +75,35 @@ pub fn load_weights(gpu: &Gpu, parameters: &Parameters, folder: &Path) -> Result
         None => Ok(has_heads),
         Some(name) => Err(refuse(format!("`{name}` is no parameter of this model"))),
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(io_error("cannot read", path))
+}
+
+fn refused(path: &Path, detail: String) -> Error {
+    Error::Model {
+        place: path.display().to_string(),
+        detail,
+    }
+}
+
+/// The weights in a file, under the names that parameters have.
+fn tensors<'a>(path: &Path, bytes: &'a [u8]) -> Result<HashMap<String, TensorView<'a>>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| refused(path, error.to_string()))?;
+    let mut found = HashMap::new();
+    for (name, view) in file.tensors() {
+        if holds_no_weights(&name) {
+            continue;
+        }
+        let full = if HEADS.contains(&name.as_str()) || name.starts_with("transformer.") {
+            name
+        } else {
+            format!("transformer.{name}")
+        };
+        found.insert(full, view);
+    }
+    Ok(found)
 }
 
 /// The values of a floating-point tensor, `None` for other types.
@@ -160,7 +184,7 @@ pub fn save_language_model(
         .iter()
         .any(|spec| spec.name == VALUE_HEAD)
     {
-        let value = folder.join("value_head.safetensors");
+        let value = folder.join(VALUE_HEAD_FILE);
         write_tensors(parameters, buffers, &value, |name| name == VALUE_HEAD)?;
     }
     let generation = config.generation_json();

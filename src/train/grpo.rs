@@ -10,7 +10,7 @@ use super::policy_options::RolloutOptions;
 use super::policy_run::{PolicyRun, Recorded};
 use super::policy_step::{PolicyStep, Warning};
 use super::reward_source::Reward;
-use super::rollout::{Group, Slot};
+use super::rollout::{Group, RolloutBuffer, Slot};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::policy::POLICY_METRICS;
 use crate::kernels::policy::experience::{ExperienceIo, experience};
@@ -140,6 +140,11 @@ impl GrpoTrainer {
         &self.run.policy
     }
 
+    /// The last rollout's answers and what the policy learnt from each token.
+    pub fn buffer(&self) -> &RolloutBuffer {
+        &self.run.buffer
+    }
+
     /// The run's options.
     pub fn options(&self) -> &GrpoOptions {
         &self.options
@@ -160,8 +165,9 @@ impl GrpoTrainer {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] for a reward, loss or gradient that is not finite; what the reward and
-    /// the device report.
+    /// [`Error::NonFinite`] for a reward, loss or gradient that is not finite; [`Error::Shape`]
+    /// before the run was started, and for another number of rewards than answers; what the reward
+    /// and the device report. After an error about a reward the weights are as they were.
     pub fn step(&mut self, reward: &mut dyn Reward) -> Result<(PolicyStep, Vec<Warning>)> {
         let groups: Vec<Group> = self.run.sample(reward)?;
         self.run.remember(&groups)?;

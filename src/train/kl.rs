@@ -83,7 +83,9 @@ impl KlController {
             return;
         };
         let error = (kl / target - 1.0).clamp(-0.2, 0.2);
-        self.coef *= 1.0 + error * responses as f64 / self.options.horizon;
+        // More responses than the horizon would else make the coefficient negative.
+        let share = (responses as f64 / self.options.horizon).min(1.0);
+        self.coef *= 1.0 + error * share;
     }
 
     /// Whether `kl` is where training is to end.
@@ -112,6 +114,9 @@ mod tests {
         assert!((controller.coef() / before - 1.2).abs() < 1e-12);
         controller.update(0.0, 1000);
         assert!((controller.coef() / before - 1.2 * 0.8).abs() < 1e-12);
+        let before = controller.coef();
+        controller.update(0.0, 100_000);
+        assert!((controller.coef() / before - 0.8).abs() < 1e-12);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AdamW, KlOptions};
-use crate::model::SamplingOptions;
+use crate::model::{Gpt2Config, SamplingOptions};
 use crate::{Error, Result};
 
 /// How answers are sampled, and how the policy learns from them, whatever the algorithm.
@@ -29,11 +29,12 @@ pub struct RolloutOptions {
     pub top_p: f32,
     /// Tokens that end an answer, usually the end-of-text token.
     pub stop_tokens: Vec<u32>,
-    /// Taken off the reward of an answer that was cut at the limit.
+    /// Taken off the reward of an answer that was cut at the limit; needs stop tokens.
     pub missing_eos_penalty: f32,
     /// Times the same answers are learnt from.
     pub epochs: usize,
-    /// Updates of one epoch.
+    /// Updates of one epoch: so many parts of about equal numbers of prompts, which stay the same
+    /// from epoch to epoch and come in another order.
     pub minibatches: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
@@ -112,6 +113,8 @@ impl RolloutOptions {
             "minibatches is larger than prompts: the answers to a prompt are learnt from together"
         } else if !(self.learning_rate.is_finite() && self.learning_rate >= 0.0) {
             "learning_rate must be finite and not negative"
+        } else if !(0.0..=1.0).contains(&self.floor) {
+            "floor must lie between 0 and 1: it is a share of learning_rate"
         } else if !self.missing_eos_penalty.is_finite() {
             "missing_eos_penalty must be finite"
         } else if self.missing_eos_penalty != 0.0 && self.stop_tokens.is_empty() {
@@ -125,6 +128,46 @@ impl RolloutOptions {
             return Ok(());
         };
         Err(Error::shape("policy options", wrong))
+    }
+
+    /// Checks prompts and stop tokens against the model; the longest prompt's tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`] names the prompt, counted from 1; [`Error::Shape`] the stop token.
+    pub(super) fn check_prompts(&self, prompts: &[Vec<u32>], config: &Gpt2Config) -> Result<usize> {
+        let vocabulary = config.vocab_size;
+        let is_unknown = |token: &&u32| **token as usize >= vocabulary;
+        if let Some(token) = self.stop_tokens.iter().find(is_unknown) {
+            let detail = format!("stop_tokens has {token}, the vocabulary ends at {vocabulary}");
+            return Err(Error::shape("policy options", detail));
+        }
+        let (context, answer) = (config.n_positions, self.max_new_tokens);
+        let fault = |prompt: &[u32]| match prompt.iter().find(is_unknown) {
+            Some(token) => Some(format!(
+                "token {token} is outside the vocabulary of {vocabulary}"
+            )),
+            None if prompt.is_empty() => Some("it has no tokens".to_owned()),
+            None if prompt.len() + answer > context => Some(format!(
+                "{} tokens and an answer of up to {answer} exceed the model's context of {context}: \
+                 shorten it, or lower max_new_tokens",
+                prompt.len()
+            )),
+            None => None,
+        };
+        for (index, prompt) in prompts.iter().enumerate() {
+            if let Some(detail) = fault(prompt) {
+                return Err(Error::Data {
+                    place: format!("prompt {}", index + 1),
+                    detail,
+                });
+            }
+        }
+        let longest = prompts.iter().map(Vec::len).max();
+        longest.ok_or_else(|| Error::Data {
+            place: "prompts".into(),
+            detail: "there are none".into(),
+        })
     }
 
     /// How tokens are drawn.
@@ -159,6 +202,7 @@ mod tests {
         refused("minibatches", |o| o.minibatches = o.prompts + 1);
         refused("missing_eos_penalty", |o| o.missing_eos_penalty = 1.0);
         refused("epoch_kl_limit", |o| o.epoch_kl_limit = Some(f64::NAN));
+        refused("floor", |o| o.floor = f64::NAN);
         refused("kl.coef", |o| o.kl.coef = -1.0);
     }
 }

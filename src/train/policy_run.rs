@@ -2,14 +2,14 @@
 //! remember, learn.
 
 use super::policy_options::RolloutOptions;
-use super::policy_step::{Health, PolicyStep, Warning};
-use super::reward_source::{Reward, Sample, judge, mean_and_deviation};
+use super::policy_step::{Health, PolicyStep, Warning, describe, merge};
+use super::reward_source::{Reward, Sample, judge};
 use super::rollout::{Group, RolloutBuffer, Slot, policy_capacity};
 use super::{KlController, Optimizer, Schedule, UpdateStatistics};
-use crate::data::{DataOrder, Random, split_mix};
+use crate::data::{Counts, DataOrder, Random, split_mix};
 use crate::gpu::{Gpu, Plan, Tensor, submit_together};
 use crate::kernels::policy::grpo_loss::GrpoLossType;
-use crate::kernels::policy::{KlControl, POLICY_METRICS, PolicyMetrics, Response, TokenLogprob};
+use crate::kernels::policy::{KlControl, POLICY_METRICS, TokenLogprob};
 use crate::model::{
     Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
     Parameters, Policy, PolicyOptions, Purpose, gpt2_parameters,
@@ -66,6 +66,7 @@ pub(super) struct PolicyRun {
     rollouts: u64,
     skipped: u32,
     over: bool,
+    has_reference: bool,
 }
 
 /// What learning from one rollout left in the ring of metrics.
@@ -89,7 +90,7 @@ impl PolicyRun {
         prompts: Vec<Vec<u32>>,
     ) -> Result<Self> {
         options.validate()?;
-        let longest = check_prompts(&prompts, config, options.max_new_tokens)?;
+        let longest = options.check_prompts(&prompts, config)?;
         let capacity = policy_capacity(options.batch_tokens);
         let heads: &[Head] = match value {
             Some(ValueModel::Head) => &[Head::Language, Head::Value],
@@ -142,6 +143,7 @@ impl PolicyRun {
             rollouts: 0,
             skipped: 0,
             over: false,
+            has_reference: false,
             options,
             loss_type,
             policy,
@@ -179,7 +181,7 @@ impl PolicyRun {
         Ok(())
     }
 
-    /// Takes the algorithm's own plans, made by `plans` for each slot.
+    /// Takes the algorithm's own plans.
     pub fn install(&mut self, recorded: Recorded) {
         self.recorded = Some(recorded);
     }
@@ -200,11 +202,18 @@ impl PolicyRun {
     /// The policy as it is now becomes the reference.
     pub fn take_reference(&mut self) -> Result<()> {
         self.reference
-            .copy_from(self.policy.gpu(), self.policy.parameters())
+            .copy_from(self.policy.gpu(), self.policy.parameters())?;
+        self.has_reference = true;
+        Ok(())
     }
 
     /// Samples answers to the next prompts and has them judged.
     pub fn sample(&mut self, reward: &mut dyn Reward) -> Result<Vec<Group>> {
+        if !self.has_reference {
+            let detail =
+                "there is no reference to hold the policy to: load weights, then call start";
+            return Err(Error::shape("policy run", detail));
+        }
         let prompts: Vec<Vec<u32>> = (0..self.options.prompts)
             .filter_map(|_| self.order.next())
             .map(|index| self.prompts[index].clone())
@@ -318,13 +327,17 @@ impl PolicyRun {
             let slots = self.buffer.minibatches()[minibatch].clone();
             let (policy_scale, value_scale) = self.scales(&slots);
             for &slot in &slots {
-                let mut batch = self.buffer.batches()[slot].clone();
-                batch.counts.slot = row as u32;
-                batch.counts.target_scale = policy_scale;
-                batch.counts.pair_scale = value_scale;
+                let batch = &self.buffer.batches()[slot];
+                let counts = Counts {
+                    slot: row as u32,
+                    target_scale: policy_scale,
+                    pair_scale: value_scale,
+                    ..batch.counts
+                };
                 row += 1;
                 learnt.tokens += batch.tokens.len();
-                self.policy.batch().upload(&gpu, &batch)?;
+                self.policy.batch().upload(&gpu, batch)?;
+                self.policy.batch().counts.write(&gpu, &[counts])?;
                 let loss = &self.recorded()?.loss[slot];
                 submit_together(&[&self.forward, loss, &self.backward]);
             }
@@ -383,14 +396,15 @@ impl PolicyRun {
         let responses = self.buffer.read_responses(self.gpu())?;
         let statistics = self.statistics()?;
         self.rollouts += 1;
-        let all: Vec<_> = learnt.epochs.iter().cloned().flatten().collect();
-        let all: Vec<_> = all.into_iter().map(|row| rows[row]).collect();
-        let total = merge(&all);
+        // Epochs lie behind one another, from the first row on.
+        let end = learnt.epochs.last().map_or(0, |rows| rows.end);
+        let total = merge(&rows[..end]);
+        let skips = statistics.skipped > self.skipped;
+        self.skipped = statistics.skipped;
         if total.non_finite > 0.0 || !total.loss.is_finite() {
             return Err(self.not_finite("loss"));
         }
-        if statistics.skipped > self.skipped {
-            self.skipped = statistics.skipped;
+        if skips {
             return Err(self.not_finite("gradient norm"));
         }
         let mut step = describe(groups, &responses);
@@ -458,34 +472,6 @@ impl PolicyRun {
     }
 }
 
-/// The longest prompt's tokens.
-fn check_prompts(prompts: &[Vec<u32>], config: &Gpt2Config, answer: usize) -> Result<usize> {
-    let refuse = |index: usize, detail: String| {
-        Err(Error::Data {
-            place: format!("prompt {}", index + 1),
-            detail,
-        })
-    };
-    if prompts.is_empty() {
-        return refuse(0, "there are no prompts".into());
-    }
-    let context = config.n_positions;
-    for (index, prompt) in prompts.iter().enumerate() {
-        if prompt.is_empty() {
-            return refuse(index, "it has no tokens".into());
-        }
-        if prompt.len() + answer > context {
-            let detail = format!(
-                "{} tokens and an answer of up to {answer} exceed the model's context of {context}: \
-                 shorten it, or lower max_new_tokens",
-                prompt.len()
-            );
-            return refuse(index, detail);
-        }
-    }
-    Ok(prompts.iter().map(Vec::len).max().unwrap_or(0))
-}
-
 fn generator_capacity(options: &RolloutOptions, longest: usize) -> GeneratorCapacity {
     let sequences = options
         .sequences
@@ -503,39 +489,5 @@ fn generator_capacity(options: &RolloutOptions, longest: usize) -> GeneratorCapa
 fn shuffle(order: &mut [usize], random: &mut Random) {
     for last in (1..order.len()).rev() {
         order.swap(last, random.below(last + 1));
-    }
-}
-
-fn merge(rows: &[[f32; POLICY_METRICS]]) -> PolicyMetrics {
-    let mut sum = PolicyMetrics::default();
-    for row in rows {
-        sum.merge(&PolicyMetrics::from_row(row));
-    }
-    sum
-}
-
-/// What is known of a rollout before any update.
-fn describe(groups: &[Group], responses: &[Response]) -> PolicyStep {
-    let scores = groups.iter().flat_map(|group| &group.scores);
-    let (reward_mean, reward_deviation) = mean_and_deviation(scores.map(|&s| f64::from(s)));
-    let answers = || groups.iter().flat_map(|group| &group.answers);
-    let count = answers().count();
-    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
-    let tokens = answers().map(Vec::len).sum();
-    let finished = groups.iter().flat_map(|group| &group.finished);
-    let flat = groups.iter().filter(|group| {
-        let first = group.scores.first();
-        group.scores.iter().all(|score| Some(score) == first)
-    });
-    PolicyStep {
-        responses: count,
-        generated_tokens: tokens,
-        reward_mean,
-        reward_deviation,
-        kl: responses.iter().map(|r| f64::from(r.kl)).sum::<f64>() / count.max(1) as f64,
-        length: share(tokens, count),
-        finished: share(finished.filter(|&&finished| finished).count(), count),
-        groups_without_spread: share(flat.count(), groups.len()),
-        ..PolicyStep::default()
     }
 }

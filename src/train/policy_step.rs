@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reward_source::mean_and_deviation;
+use super::rollout::Group;
+use crate::kernels::policy::{POLICY_METRICS, PolicyMetrics, Response};
+
 /// The figures of one rollout and of the updates made from it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyStep {
@@ -15,9 +19,9 @@ pub struct PolicyStep {
     pub generated_tokens: usize,
     /// Tokens that went forward and backward, all epochs together.
     pub trained_tokens: usize,
-    /// Mean reward, as it was given.
+    /// Mean reward, less `missing_eos_penalty` where it was due.
     pub reward_mean: f64,
-    /// Standard deviation of the rewards.
+    /// Unbiased standard deviation of these rewards.
     pub reward_deviation: f64,
     /// Mean over the answers of `Σ (logprob - ref_logprob)`, in nats: the KL divergence a response
     /// of the policy that sampled from the reference.
@@ -193,6 +197,41 @@ impl Health {
             warnings.push(Warning::NoSpread);
         }
         warnings
+    }
+}
+
+/// The figures of several micro-batches together.
+pub(super) fn merge(rows: &[[f32; POLICY_METRICS]]) -> PolicyMetrics {
+    let mut sum = PolicyMetrics::default();
+    for row in rows {
+        sum.merge(&PolicyMetrics::from_row(row));
+    }
+    sum
+}
+
+/// What is known of a rollout before any update.
+pub(super) fn describe(groups: &[Group], responses: &[Response]) -> PolicyStep {
+    let scores = groups.iter().flat_map(|group| &group.scores);
+    let (reward_mean, reward_deviation) = mean_and_deviation(scores.map(|&s| f64::from(s)));
+    let answers = || groups.iter().flat_map(|group| &group.answers);
+    let count = answers().count();
+    let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
+    let tokens = answers().map(Vec::len).sum();
+    let finished = groups.iter().flat_map(|group| &group.finished);
+    let flat = groups.iter().filter(|group| {
+        let first = group.scores.first();
+        group.scores.iter().all(|score| Some(score) == first)
+    });
+    PolicyStep {
+        responses: count,
+        generated_tokens: tokens,
+        reward_mean,
+        reward_deviation,
+        kl: responses.iter().map(|r| f64::from(r.kl)).sum::<f64>() / count.max(1) as f64,
+        length: share(tokens, count),
+        finished: share(finished.filter(|&&finished| finished).count(), count),
+        groups_without_spread: share(flat.count(), groups.len()),
+        ..PolicyStep::default()
     }
 }
 

@@ -9,7 +9,7 @@ use super::policy_options::RolloutOptions;
 use super::policy_run::{PolicyRun, Recorded, ValueModel};
 use super::policy_step::{PolicyStep, Warning};
 use super::reward_source::Reward;
-use super::rollout::{Group, Slot};
+use super::rollout::{Group, RolloutBuffer, Slot};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::policy::experience::{ExperienceIo, experience};
 use crate::kernels::policy::gae::{GaeIo, GaeOptions, gae};
@@ -128,9 +128,16 @@ impl PpoTrainer {
         &self.run.policy
     }
 
-    /// The value model.
+    /// The value model. Like the policy's, the weights of a network of its own are zero until they
+    /// are loaded, usually those of the reward model; a head on the policy's trunk may start at
+    /// zero.
     pub fn critic(&self) -> Option<&Critic> {
         self.run.critic.as_ref()
+    }
+
+    /// The last rollout's answers and what the policy learnt from each token.
+    pub fn buffer(&self) -> &RolloutBuffer {
+        &self.run.buffer
     }
 
     /// The run's options.
@@ -153,8 +160,9 @@ impl PpoTrainer {
     ///
     /// # Errors
     ///
-    /// [`Error::NonFinite`] for a reward, loss or gradient that is not finite; what the reward and
-    /// the device report.
+    /// [`Error::NonFinite`] for a reward, loss or gradient that is not finite; [`Error::Shape`]
+    /// before the run was started, and for another number of rewards than answers; what the reward
+    /// and the device report. After an error about a reward the weights are as they were.
     pub fn step(&mut self, reward: &mut dyn Reward) -> Result<(PolicyStep, Vec<Warning>)> {
         let groups: Vec<Group> = self.run.sample(reward)?;
         self.run.remember(&groups)?;

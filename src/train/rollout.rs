@@ -1,6 +1,6 @@
 //! [`RolloutBuffer`]: sampled answers, packed, with what the policy is to learn from each token.
 
-use crate::data::{Batch, Capacity, PackOptions, Packer, Targets, TokenRecord};
+use crate::data::{Batch, Capacity, PackOptions, Packer, RowLists, Targets, TokenRecord};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::policy::{Experience, Response};
 use crate::{Error, Result};
@@ -146,12 +146,14 @@ impl RolloutBuffer {
         &self.minibatches
     }
 
-    /// Packs groups, `minibatches` parts of about equal numbers, and writes their scores;
-    /// `weight` gives the weight of each token of an answer of so many tokens.
+    /// Packs groups, in `minibatches` parts whose sizes differ by one at most (of fewer groups, one
+    /// part each), and writes their scores; `weight` gives the weight of each token of an answer of
+    /// so many tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::Data`] for an answer without tokens or a group that does not fit.
+    /// [`Error::Data`] for an answer without tokens or a group that does not fit;
+    /// [`Error::Shape`] for more groups, samples or tokens than the buffer was made for.
     pub fn fill(
         &mut self,
         gpu: &Gpu,
@@ -167,14 +169,16 @@ impl RolloutBuffer {
         self.batches.clear();
         self.minibatches.clear();
         let mut responses = vec![Response::default(); self.responses.len()];
-        let size = groups.len().div_ceil(minibatches.max(1)).max(1);
-        for (part, groups) in groups.chunks(size).enumerate() {
+        let parts = minibatches.clamp(1, groups.len().max(1));
+        for part in 0..parts {
+            let start = part * groups.len() / parts;
+            let groups = &groups[start..(part + 1) * groups.len() / parts];
             let mut packer = Packer::new(self.capacity, options);
             let mut slots = vec![self.batches.len()];
             let mut first = 0;
             for (index, group) in groups.iter().enumerate() {
                 let record = TokenRecord {
-                    line: part * size + index + 1,
+                    line: start + index + 1,
                     prompt: group.prompt.clone(),
                     answers: group.answers.clone(),
                     preferences: Vec::new(),
@@ -185,11 +189,12 @@ impl RolloutBuffer {
                     first = 0;
                     packer.try_push(&record)?;
                 }
-                let start = self.batches.len() * self.capacity.answers + first;
-                for (score, place) in group.scores.iter().zip(&mut responses[start..]) {
-                    place.score = *score;
-                    place.group_start = start as u32;
-                    place.group_len = group.answers.len() as u32;
+                let place = self.batches.len() * self.capacity.answers + first;
+                let own = responses.get_mut(place..).unwrap_or_default();
+                for (score, response) in group.scores.iter().zip(own) {
+                    response.score = *score;
+                    response.group_start = place as u32;
+                    response.group_len = group.answers.len() as u32;
                 }
                 first += group.answers.len();
             }
@@ -217,6 +222,27 @@ impl RolloutBuffer {
         }
         self.batches.push(batch);
         Ok(())
+    }
+
+    /// Reads the experience of each answer in use, token by token, in the order of the groups.
+    ///
+    /// # Errors
+    ///
+    /// What the device reports.
+    pub fn read_experience(&self, gpu: &Gpu) -> Result<Vec<Vec<Experience>>> {
+        let all: Vec<Experience> = self.experience.read(gpu)?;
+        let by_slot = all.chunks(self.capacity.targets).zip(&self.batches);
+        Ok(by_slot
+            .flat_map(|(experience, batch)| {
+                let RowLists { lists, rows } = &batch.answer_lists;
+                lists.iter().map(|list| {
+                    let own = &rows[list.start as usize..list.end as usize];
+                    own.iter()
+                        .map(|&target| experience[target as usize])
+                        .collect()
+                })
+            })
+            .collect())
     }
 
     /// Reads what the device knows of each response in use, in the order of the groups.
