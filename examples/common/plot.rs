@@ -9,6 +9,10 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+mod policy;
+
+pub use policy::{GoodhartCurve, GoodhartPoint, PanelOf, goodhart, panels};
+
 use crate::canvas::{Canvas, FONT};
 use crate::statistics::Calibration;
 
@@ -317,9 +321,18 @@ fn broken_line<'a: 'b, 'b>(
     to: (f64, f64),
     colour: RGBColor,
 ) -> Result<()> {
+    broken_path(chart, name, &[from, to], colour)
+}
+
+fn broken_path<'a: 'b, 'b>(
+    chart: &mut Chart<'a, 'b>,
+    name: &str,
+    points: &[(f64, f64)],
+    colour: RGBColor,
+) -> Result<()> {
     let style = colour.stroke_width(2);
     chart
-        .draw_series(DashedLineSeries::new([from, to], 8, 6, style))?
+        .draw_series(DashedLineSeries::new(points.iter().copied(), 8, 6, style))?
         .label(name)
         .legend(move |(x, y)| {
             EmptyElement::at((x, y))

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const WINDOW: Duration = Duration::from_secs(30);
 /// How often a log, which cannot redraw a line, gets one.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
-/// The weight of the past in the loss and accuracy that are shown.
+/// The weight of the past in the figures that are shown.
 const SMOOTHING: f64 = 0.9;
 
 /// What one step did.
@@ -25,8 +25,51 @@ pub struct StepStatus {
     pub accuracy: Option<f64>,
 }
 
-/// A bar with loss, accuracy, tokens a second and time left; where standard error is not a
-/// terminal, a line every five seconds and one for the last step.
+/// A value with a name, such as `reward 1.25`; what is shown is smoothed over the steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// What it is called.
+    pub name: &'static str,
+    /// The step's value; one that is not finite shows itself.
+    pub value: f64,
+    /// Digits behind the point.
+    pub digits: usize,
+    /// What follows the number, with the space before it.
+    pub unit: &'static str,
+}
+
+impl Figure {
+    /// A figure without a unit.
+    pub fn new(name: &'static str, value: f64, digits: usize) -> Self {
+        Self {
+            name,
+            value,
+            digits,
+            unit: "",
+        }
+    }
+
+    /// A share from 0 to 1, shown in per cent.
+    pub fn share(name: &'static str, value: f64) -> Self {
+        Self {
+            name,
+            value: 100.0 * value,
+            digits: 1,
+            unit: " %",
+        }
+    }
+}
+
+impl StepStatus {
+    fn figures(&self) -> Vec<Figure> {
+        let accuracy = self.accuracy.map(|share| Figure::share("accuracy", share));
+        let loss = Figure::new("loss", self.loss, 4);
+        std::iter::once(loss).chain(accuracy).collect()
+    }
+}
+
+/// A bar with figures, tokens a second and time left; where standard error is not a terminal, a
+/// line every five seconds and one for the last step.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -53,16 +96,28 @@ impl Progress {
         }
     }
 
-    /// Shows a step.
+    /// The work ends `limit` after now, whatever is left of the steps.
+    pub fn ends_after(mut self, limit: Option<Duration>) -> Self {
+        self.meter.limit = limit;
+        self
+    }
+
+    /// Shows a step's loss and accuracy.
     pub fn update(&mut self, status: StepStatus) {
-        self.meter.observe(self.started.elapsed(), status);
+        self.show(status.step, status.tokens, &status.figures());
+    }
+
+    /// Shows the figures of `step`, the number of steps taken, which processed `tokens`.
+    pub fn show(&mut self, step: u64, tokens: u64, figures: &[Figure]) {
+        self.meter
+            .observe_figures(self.started.elapsed(), (step, tokens), figures);
         if !self.bar.is_hidden() {
             self.bar.set_message(self.meter.message());
-            self.bar.set_position(status.step);
+            self.bar.set_position(step);
             return;
         }
         let due = self.logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
-        if due || status.step == self.meter.steps_total {
+        if due || step == self.meter.steps_total {
             self.logged = Some(Instant::now());
             eprintln!("{}", self.meter.line());
         }
@@ -90,8 +145,10 @@ pub struct Meter {
     steps_total: u64,
     /// Time, steps and tokens so far; the first entry is the start or the edge of the window.
     history: VecDeque<(Duration, u64, u64)>,
-    loss: Smoothed,
-    accuracy: Smoothed,
+    /// Each figure as it was last given, and its mean.
+    figures: Vec<(Figure, Smoothed)>,
+    /// Work ends at this time, whatever is left of the steps.
+    limit: Option<Duration>,
 }
 
 impl Meter {
@@ -101,22 +158,42 @@ impl Meter {
             phase: phase.to_owned(),
             steps_total,
             history: VecDeque::from([(Duration::ZERO, steps_done, 0)]),
-            loss: Smoothed::default(),
-            accuracy: Smoothed::default(),
+            figures: Vec::new(),
+            limit: None,
         }
     }
 
     /// Takes in a step that ended at `elapsed`.
     pub fn observe(&mut self, elapsed: Duration, status: StepStatus) {
-        let tokens = self.history.back().map_or(0, |&(_, _, tokens)| tokens);
-        self.history
-            .push_back((elapsed, status.step, tokens + status.tokens));
+        let counts = (status.step, status.tokens);
+        self.observe_figures(elapsed, counts, &status.figures());
+    }
+
+    /// The same with any figures: `step` steps are taken, the last of them of `tokens` tokens.
+    pub fn observe_figures(
+        &mut self,
+        elapsed: Duration,
+        (step, tokens): (u64, u64),
+        figures: &[Figure],
+    ) {
+        let before = self.history.back().map_or(0, |&(_, _, tokens)| tokens);
+        self.history.push_back((elapsed, step, before + tokens));
         while self.history.len() > 2 && self.history[1].0 + WINDOW < elapsed {
             self.history.pop_front();
         }
-        self.loss.add(status.loss);
-        if let Some(accuracy) = status.accuracy {
-            self.accuracy.add(accuracy);
+        for figure in figures {
+            let known = self.figures.iter_mut().find(|f| f.0.name == figure.name);
+            match known {
+                Some((shown, mean)) => {
+                    *shown = *figure;
+                    mean.add(figure.value);
+                }
+                None => {
+                    let mut mean = Smoothed::default();
+                    mean.add(figure.value);
+                    self.figures.push((*figure, mean));
+                }
+            }
         }
     }
 
@@ -126,22 +203,26 @@ impl Meter {
         Some(tokens as f64 / seconds)
     }
 
-    /// The time that the remaining steps take at the pace of the last half minute.
+    /// The time that the remaining steps take at the pace of the last half minute, or what is left
+    /// of the time limit if that is less.
     pub fn time_left(&self) -> Option<Duration> {
         let (seconds, steps, _) = self.window()?;
         let remaining = self.steps_total.saturating_sub(self.step());
         let left = remaining as f64 * seconds / steps as f64;
-        (steps > 0).then(|| Duration::try_from_secs_f64(left).ok())?
+        let by_steps = (steps > 0).then(|| Duration::try_from_secs_f64(left).ok())?;
+        let elapsed = self.history.back().map_or(Duration::ZERO, |last| last.0);
+        let by_limit = self.limit.map(|limit| limit.saturating_sub(elapsed));
+        by_steps.into_iter().chain(by_limit).min()
     }
 
-    /// The figures in a line: step, loss and accuracy (smoothed), speed, time left.
+    /// The figures in a line: step, smoothed figures, speed, time left.
     pub fn message(&self) -> String {
         let mut parts = vec![format!("{}/{}", self.step(), self.steps_total)];
-        if let Some(loss) = self.loss.value() {
-            parts.push(format!("loss {loss:.4}"));
-        }
-        if let Some(accuracy) = self.accuracy.value() {
-            parts.push(format!("accuracy {:.1} %", 100.0 * accuracy));
+        for (figure, mean) in &self.figures {
+            if let Some(value) = mean.value() {
+                let (name, digits, unit) = (figure.name, figure.digits, figure.unit);
+                parts.push(format!("{name} {value:.digits$}{unit}"));
+            }
         }
         if let Some(speed) = self.tokens_per_second() {
             parts.push(format!("{} tokens/s", with_prefix(speed)));

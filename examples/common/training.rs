@@ -21,19 +21,29 @@ pub enum Outcome {
     Interrupted,
 }
 
-/// A flag that Ctrl-C sets. A second Ctrl-C ends the program at once.
+/// A flag that Ctrl-C sets, for a run that then leaves a checkpoint. A second Ctrl-C ends the
+/// program at once.
 ///
 /// # Errors
 ///
 /// Where the system refuses a signal handler.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    interrupt_flag_saying("stopping after this step, with a checkpoint (again to stop at once)")
+}
+
+/// As [`interrupt_flag`], with a message of what will happen.
+///
+/// # Errors
+///
+/// Where the system refuses a signal handler.
+pub fn interrupt_flag_saying(message: &'static str) -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let set = flag.clone();
     ctrlc::set_handler(move || {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step, with a checkpoint (again to stop at once)");
+        eprintln!("{message}");
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(flag)
