@@ -4,11 +4,14 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use example_tools::metrics::Metrics;
-use prefgrad::data::TokenRecord;
-use prefgrad::model::{Head, Parameters, Policy, Purpose, gpt2_parameters};
+use example_tools::policy::{PolicyOptions, PolicyTrainer};
+use prefgrad::data::{Preference, TokenRecord};
+use prefgrad::model::{
+    Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
+};
 use prefgrad::train::{
-    DpoOptions, DpoTrainer, GrpoOptions, GrpoTrainer, KlOptions, PolicyStep, PpoOptions,
-    PpoTrainer, Reward, RewardEnsemble, RolloutOptions, TuningOptions, Warning,
+    DpoOptions, DpoTrainer, GrpoOptions, KlOptions, PolicyStep, PpoOptions, Reward, RewardEnsemble,
+    RolloutOptions, Sample, TuningOptions,
 };
 
 use crate::judge::{Judge, Measured};
@@ -18,6 +21,10 @@ use crate::{Algorithm, Args};
 
 /// Measurements of a run.
 const MEASUREMENTS: usize = 10;
+/// Rounds of DPO, the first on people's comparisons.
+const DPO_ROUNDS: usize = 4;
+/// Comparisons of a question's newest answers in each further round.
+const DPO_PAIRS: usize = 8;
 /// Packed tokens of a micro-batch.
 const BATCH: usize = 2048;
 
@@ -37,42 +44,6 @@ pub struct Improvement<'a> {
     pub points: Vec<Measured>,
     /// Tokens sampled and trained on so far.
     pub tokens: usize,
-}
-
-/// PPO or GRPO.
-enum Sampling {
-    Ppo(Box<PpoTrainer>),
-    Grpo(Box<GrpoTrainer>),
-}
-
-impl Sampling {
-    fn policy(&self) -> &Policy {
-        match self {
-            Self::Ppo(trainer) => trainer.policy(),
-            Self::Grpo(trainer) => trainer.policy(),
-        }
-    }
-
-    fn start(&mut self) -> prefgrad::Result<()> {
-        match self {
-            Self::Ppo(trainer) => trainer.start(),
-            Self::Grpo(trainer) => trainer.start(),
-        }
-    }
-
-    fn step(&mut self, reward: &mut dyn Reward) -> prefgrad::Result<(PolicyStep, Vec<Warning>)> {
-        match self {
-            Self::Ppo(trainer) => trainer.step(reward),
-            Self::Grpo(trainer) => trainer.step(reward),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Ppo(trainer) => trainer.is_over(),
-            Self::Grpo(trainer) => trainer.is_over(),
-        }
-    }
 }
 
 impl Improvement<'_> {
@@ -96,7 +67,7 @@ impl Improvement<'_> {
     }
 
     fn learn_by_sampling(&mut self, best: &Parameters, interrupted: &AtomicBool) -> Result<()> {
-        let mut trainer = self.sampling()?;
+        let mut trainer = self.trainer()?;
         let gpu = &self.setup.gpu;
         for (spec, values) in self.start.parameters().read_weights(gpu)? {
             let parameters = trainer.policy().parameters();
@@ -123,7 +94,7 @@ impl Improvement<'_> {
         Ok(())
     }
 
-    fn sampling(&self) -> Result<Sampling> {
+    fn trainer(&self) -> Result<PolicyTrainer> {
         let (setup, args) = (self.setup, self.args);
         let prompts = setup.prompts(&setup.questions)?;
         let rollout = RolloutOptions {
@@ -145,40 +116,67 @@ impl Improvement<'_> {
             },
             ..RolloutOptions::default()
         };
-        let (gpu, config) = (&setup.gpu, &setup.config);
-        Ok(match args.algorithm {
-            Algorithm::Ppo => {
-                let options = PpoOptions {
-                    rollout,
-                    ..PpoOptions::default()
-                };
-                Sampling::Ppo(Box::new(PpoTrainer::new(gpu, config, options, prompts)?))
-            }
-            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => {
-                let algorithm = match args.algorithm {
-                    Algorithm::Rloo => GrpoOptions::rloo(),
-                    _ => GrpoOptions::default(),
-                };
-                let options = GrpoOptions {
-                    rollout,
-                    ..algorithm
-                };
-                Sampling::Grpo(Box::new(GrpoTrainer::new(gpu, config, options, prompts)?))
-            }
-        })
+        let options = match args.algorithm {
+            Algorithm::Ppo => PolicyOptions::Ppo(PpoOptions {
+                rollout,
+                ..PpoOptions::default()
+            }),
+            Algorithm::Grpo | Algorithm::Dpo => PolicyOptions::Grpo(GrpoOptions {
+                rollout,
+                ..GrpoOptions::default()
+            }),
+            Algorithm::Rloo => PolicyOptions::Grpo(GrpoOptions {
+                rollout,
+                ..GrpoOptions::rloo()
+            }),
+        };
+        let trainer = PolicyTrainer::new(&setup.gpu, &setup.config, options, prompts)?;
+        Ok(trainer)
     }
 
+    /// DPO on people's comparisons, then on comparisons that the reward model makes of the
+    /// writer's newest answers: each round starts from the last one's writer, which is also its
+    /// reference (iterative DPO: Xu et al. 2023, arXiv 2312.16682, section 3).
     fn learn_from(
         &mut self,
         comparisons: &[TokenRecord],
         best: &Parameters,
         interrupted: &AtomicBool,
     ) -> Result<()> {
+        let setup = self.setup;
+        let now = Parameters::allocate(
+            &setup.gpu,
+            gpt2_parameters(&setup.config, &[Head::Language]),
+            Purpose::Score,
+        )?;
+        now.copy_from(&setup.gpu, self.start.parameters())?;
+        let mut records = comparisons.to_vec();
+        for round in 0..DPO_ROUNDS {
+            let mut trainer = self.dpo_trainer(&records, &now)?;
+            while !trainer.is_over() {
+                if let Some(reading) = trainer.step()? {
+                    self.tokens += reading.steps.iter().map(|step| step.tokens).sum::<usize>();
+                }
+                stop_if(interrupted)?;
+                if self.is_due() && !self.measure(trainer.policy(), best, f64::NAN)? {
+                    return Ok(());
+                }
+            }
+            now.copy_from(&setup.gpu, trainer.policy().parameters())?;
+            if !self.measure(trainer.policy(), best, f64::NAN)? {
+                break;
+            }
+            records = self.compare_newest(&now, round)?;
+        }
+        Ok(())
+    }
+
+    fn dpo_trainer(&self, records: &[TokenRecord], now: &Parameters) -> Result<DpoTrainer> {
         let (setup, args) = (self.setup, self.args);
         let options = DpoOptions {
             tuning: TuningOptions {
                 seed: args.seed,
-                steps: (args.budget / BATCH) as u64,
+                steps: (args.budget / BATCH / DPO_ROUNDS) as u64,
                 batch_tokens: BATCH,
                 learning_rate: args.learning_rate,
                 evaluate_every: 0,
@@ -186,27 +184,60 @@ impl Improvement<'_> {
                 optimizer: RolloutOptions::default().optimizer,
                 ..TuningOptions::default()
             },
-            beta: args.kl_coef as f32,
+            beta: args.beta,
             ..DpoOptions::default()
         };
-        let (gpu, config) = (&setup.gpu, &setup.config);
-        let mut trainer = DpoTrainer::new(gpu, config, options, comparisons, &[])?;
-        let parameters = trainer.policy().parameters();
-        for (spec, values) in self.start.parameters().read_weights(gpu)? {
-            parameters.write(gpu, &spec.name, &values)?;
-        }
+        let mut trainer = DpoTrainer::new(&setup.gpu, &setup.config, options, records, &[])?;
+        trainer.policy().parameters().copy_from(&setup.gpu, now)?;
         trainer.prepare()?;
-        while !trainer.is_over() {
-            if let Some(reading) = trainer.step()? {
-                self.tokens += reading.steps.iter().map(|step| step.tokens).sum::<usize>();
-            }
-            stop_if(interrupted)?;
-            let due = self.is_due() || trainer.is_over();
-            if due && !self.measure(trainer.policy(), best, f64::NAN)? {
-                break;
+        Ok(trainer)
+    }
+
+    /// The best and the worst of eight answers to each question, by the learned reward.
+    fn compare_newest(&mut self, now: &Parameters, round: usize) -> Result<Vec<TokenRecord>> {
+        let setup = self.setup;
+        let prompts = setup.prompts(&setup.questions)?;
+        let capacity = GeneratorCapacity {
+            prompt_tokens: prompts.iter().map(Vec::len).sum(),
+            prompts: prompts.len(),
+            sequences: 256,
+            new_tokens: ANSWER,
+        };
+        let mut generator = Generator::new(&setup.gpu, &setup.config, now, capacity)?;
+        let options = setup.sampling(self.args.seed.wrapping_add(((round + 1) as u64) << 48));
+        let answers = generator.generate(&prompts, 8 * DPO_PAIRS, &options)?;
+        self.tokens += answers.iter().map(|a| a.tokens.len()).sum::<usize>();
+        let samples: Vec<Sample<'_>> = answers
+            .iter()
+            .map(|answer| Sample {
+                prompt: &prompts[answer.prompt],
+                completion: &answer.tokens,
+                finish: answer.finish,
+            })
+            .collect();
+        let rewards = self.reward.rewards(&samples)?;
+        let mut records = Vec::new();
+        for (answers, rewards) in answers.chunks(8).zip(rewards.chunks(8)) {
+            let by = |a: &usize, b: &usize| rewards[*a].total_cmp(&rewards[*b]);
+            let (best, worst) = ((0..8).max_by(by), (0..8).min_by(by));
+            let (Some(best), Some(worst)) = (best, worst) else {
+                continue;
+            };
+            if rewards[best] > rewards[worst] {
+                records.push(TokenRecord {
+                    line: records.len() + 1,
+                    prompt: prompts[answers[best].prompt].clone(),
+                    answers: vec![answers[best].tokens.clone(), answers[worst].tokens.clone()],
+                    preferences: vec![Preference {
+                        chosen: 0,
+                        rejected: 1,
+                        weight: 1.0,
+                        margin: 0.0,
+                    }],
+                });
             }
         }
-        Ok(())
+        Ok(records)
     }
 
     fn is_due(&self) -> bool {

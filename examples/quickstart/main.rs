@@ -72,9 +72,12 @@ pub struct Args {
     /// Tokens to improve with: those that are sampled and those that go through an update.
     #[arg(long, default_value_t = 400_000)]
     budget: usize,
-    /// How strongly the writer is held to its start: the KL coefficient, or DPO's beta.
+    /// How strongly PPO, GRPO and RLOO hold the writer to its start.
     #[arg(long, default_value_t = 0.05)]
     kl_coef: f64,
+    /// How strongly DPO holds the writer to its reference.
+    #[arg(long, default_value_t = 0.3)]
+    beta: f32,
     /// Stop once an answer is this many nats from the start.
     #[arg(long, default_value_t = 10.0)]
     kl_limit: f64,
@@ -114,7 +117,7 @@ fn main() -> Result<()> {
     let points = run.points;
     let after = judge.measure(&setup, &start, &improved, &mut reward)?;
     report::save(&setup, &args.out, &improved)?;
-    report::show(&args.out, &before, &after, &points)?;
+    report::show(&args, (&before, &after), &points)?;
     println!(
         "{:.0} s; wrote {}",
         started.elapsed().as_secs_f64(),

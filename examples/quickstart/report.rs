@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use example_tools::plot::{Series, line_chart};
+use example_tools::plot::{GoodhartCurve, GoodhartPoint, goodhart};
 use prefgrad::model::Parameters;
 
+use crate::Args;
 use crate::judge::Measured;
 use crate::setup::Setup;
 use crate::stages::save_policy;
@@ -16,7 +17,12 @@ pub fn save(setup: &Setup, out: &Path, improved: &Parameters) -> Result<()> {
 }
 
 /// Prints before and after, and draws reward against divergence.
-pub fn show(out: &Path, before: &Measured, after: &Measured, points: &[Measured]) -> Result<()> {
+pub fn show(
+    args: &Args,
+    (before, after): (&Measured, &Measured),
+    points: &[Measured],
+) -> Result<()> {
+    let (out, algorithm, kl_limit) = (&args.out, args.algorithm, args.kl_limit);
     let gain = (after.gold - before.gold) / before.gold_deviation;
     println!("\n   on fresh questions             before    after");
     let row = |name: &str, before: f64, after: f64| {
@@ -34,27 +40,23 @@ pub fn show(out: &Path, before: &Measured, after: &Measured, points: &[Measured]
         }
     }
     println!();
-    let line = |pick: fn(&Measured) -> f64, deviation: f64| -> Vec<(f64, f64)> {
-        let first = pick(before);
-        let point = |m: &Measured| (m.kl, (pick(m) - first) / deviation);
-        points.iter().map(point).collect()
+    let change = |value: f64, first: f64, deviation: f64| (value - first) / deviation;
+    let points: Vec<GoodhartPoint> = points
+        .iter()
+        .map(|m| GoodhartPoint {
+            kl: m.kl,
+            proxy: change(m.proxy, before.proxy, before.proxy_deviation),
+            gold: change(m.gold, before.gold, before.gold_deviation),
+        })
+        .collect();
+    let curve = GoodhartCurve {
+        name: &format!("{algorithm:?}").to_uppercase(),
+        points: &points,
     };
-    let proxy = line(|m| m.proxy, before.proxy_deviation);
-    let gold = line(|m| m.gold, before.gold_deviation);
-    line_chart(
+    goodhart(
         &out.join("goodhart.png"),
         "What the learned reward says, and what people think",
-        "KL divergence from the start, nats an answer",
-        "change in standard deviations of the start",
-        &[
-            Series {
-                name: "learned reward (proxy)",
-                points: &proxy,
-            },
-            Series {
-                name: "true preference (gold)",
-                points: &gold,
-            },
-        ],
+        &[curve],
+        Some(kl_limit),
     )
 }

@@ -8,11 +8,9 @@ use serde_json::{Value, json};
 
 /// How far apart two answers must be for people to tell them apart reliably: a difference of this
 /// much gives the better one odds of e to 1.
-const HESITATION: f64 = 0.7;
-/// The most phrases that a writer says.
-const LONGEST: usize = 3;
-/// The most phrases that people care to read.
-const PATIENCE: usize = 4;
+const HESITATION: f64 = 0.5;
+/// The most phrases that a writer says, and that people care to read.
+const LONGEST: usize = 4;
 /// What people think of a phrase that was said before, is one too many, or is none.
 const ANNOYANCE: f64 = -1.0;
 
@@ -80,7 +78,7 @@ impl Question {
     }
 }
 
-/// What a writer who does not care answers: one to three phrases, good and bad.
+/// What a writer who does not care answers: one to four phrases, good and bad.
 pub fn demonstration(random: &mut Random) -> String {
     let said: Vec<&str> = (0..1 + random.below(LONGEST))
         .map(|_| PHRASES[random.below(PHRASES.len())].0)
@@ -90,11 +88,9 @@ pub fn demonstration(random: &mut Random) -> String {
 
 /// How much people like an answer: known here, hidden from every model.
 ///
-/// People go by the sum of its phrases, and count the last one twice: what is said at the end
-/// is remembered best (the peak-end rule, Kahneman et al. 1993,
-/// doi:10.1111/j.1467-9280.1993.tb00589.x), so counting words alone cannot find it. Phrases
-/// that are repeated, beyond the fourth, or none at all annoy them. Writers seldom repeat
-/// themselves and never say more than three, so their answers tell little about that.
+/// People go by the sum of what its phrases are worth. Phrases that are repeated, beyond the
+/// fourth, or none at all annoy them. Writers never say more than four, so comparisons of their
+/// answers do not tell.
 pub fn utility(answer: &str) -> f64 {
     let mut said = BTreeSet::new();
     let mut values = Vec::new();
@@ -103,13 +99,15 @@ pub fn utility(answer: &str) -> f64 {
         if !piece.is_empty() {
             let known = PHRASES.iter().find(|(phrase, _)| *phrase == piece);
             let value = known.map(|(_, value)| *value);
-            let fresh = said.insert(piece) && said.len() <= PATIENCE;
+            let fresh = said.insert(piece) && said.len() <= LONGEST;
             values.push(value.filter(|_| fresh).unwrap_or(ANNOYANCE));
         }
     }
-    let last = values.last().copied().unwrap_or(ANNOYANCE);
+    if values.is_empty() {
+        values.push(ANNOYANCE);
+    }
     // Utilities are sums of tenths: round away what floating point adds.
-    ((values.iter().sum::<f64>() + last) * 10.0).round() / 10.0
+    (values.iter().sum::<f64>() * 10.0).round() / 10.0
 }
 
 /// Whether a person picks the first of two answers: the better one more often the further they
