@@ -94,7 +94,7 @@ pub fn tune(tuner: &mut dyn Tuner, folder: &Path, name: &str, limits: Limits<'_>
             metrics.record(tuner.updates(), &values)?;
             let shown: Vec<String> = values
                 .iter()
-                .map(|(name, v)| format!("{name} {v:.4}"))
+                .map(|(name, v)| format!("{} {v:.4}", name.replace('/', " ")))
                 .collect();
             bar.print_line(&format!(
                 "step {:>5}  {}",

@@ -74,8 +74,13 @@ pub fn run(session: &Session) -> Result<()> {
         .iter()
         .zip(&end)
         .map(|((name, start), (_, end))| {
+            // Before training no pair is told apart: all are ties.
+            let start = match *name {
+                "validation/accuracy" => f64::NAN,
+                _ => *start,
+            };
             let name = name.replace("validation/", "held-out ");
-            Change::new(&name, *start, *end, 4)
+            Change::new(&name, start, *end, 4)
         })
         .collect();
     if let Some(end) = mean_reward(&after) {

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod generate;
+mod models;
+mod policy;
 mod refused;
 mod resume;
 mod run;
