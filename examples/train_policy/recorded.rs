@@ -49,7 +49,8 @@ pub fn run(session: &Session) -> Result<()> {
         false => Vec::new(),
     };
     let limits = session.limits();
-    let ended = tune(trainer.as_mut(), &args.out, args.algorithm.name(), limits)?;
+    let place = (args.out.as_path(), args.algorithm.name());
+    let ended = tune(trainer.as_mut(), place, limits, evaluates)?;
     save_policy(trainer.policy(), &session.tokenizer, &args.out)?;
     println!("training   {}", ending(ended, trainer.updates()));
     if let Some(best) = trainer.best() {

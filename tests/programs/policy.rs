@@ -291,7 +291,7 @@ fn what_cannot_be_meant_is_refused_by_name() {
     ppo("--max-new-tokens 16 --temperature 0", "temperature");
     ppo("--max-new-tokens 16 --top-p 0", "top_p");
     ppo("--max-new-tokens 16 --context 100", "--context");
-    ppo("--max-new-tokens 16 --pessimism -1", "pessimism");
+    ppo("--max-new-tokens 16 --pessimism=-1", "pessimism");
     ppo("--max-new-tokens 16 --batch-tokens 20", "batch_tokens");
     ppo("--max-new-tokens 16 --minutes 0", "--minutes");
 }
