@@ -17,12 +17,12 @@ impl Models {
     }
 }
 
-/// A tokenizer of single characters without special tokens.
-pub const CHARACTERS: &str = r#"{
-    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+/// A tokenizer of single characters; `ADDED` are its special tokens.
+const CHARACTERS: &str = r#"{
+    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [ADDED],
+    "normalizer": null, "post_processor": null, "decoder": {"type": "Fuse"},
     "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": false},
-    "post_processor": null, "decoder": {"type": "Fuse"},
-    "model": {"type": "WordLevel", "unk_token": "?", "vocab": {VOCAB}}
+    "model": {"type": "WordLevel", "unk_token": "?", "vocab": VOCAB}
 }"#;
 
 /// Arguments of fine-tuning from scratch that takes a second.
@@ -48,18 +48,29 @@ pub fn models() -> &'static Models {
             "train_reward",
             &small_training(&data, &models.path("reward")),
         );
-        let characters = characters();
-        std::fs::write(models.path("characters.json"), characters).unwrap();
+        for (name, special) in [("characters.json", false), ("with_eos.json", true)] {
+            std::fs::write(models.path(name), characters(special)).unwrap();
+        }
         models
     })
 }
 
-fn characters() -> String {
-    let printable = (' '..='~').chain(['\n']);
-    let vocabulary: serde_json::Map<String, serde_json::Value> = printable
-        .enumerate()
-        .map(|(id, character)| (character.to_string(), id.into()))
-        .collect();
-    let vocabulary = serde_json::Value::Object(vocabulary).to_string();
-    CHARACTERS.replace("{VOCAB}", &vocabulary)
+fn characters(special: bool) -> String {
+    let printable = (' '..='~').chain(['\n']).map(String::from);
+    let names = ["</s>", "<pad>"].map(String::from);
+    let names = if special { &names[..] } else { &[] };
+    let mut vocabulary = serde_json::Map::new();
+    let mut added = Vec::new();
+    for (id, token) in printable.chain(names.iter().cloned()).enumerate() {
+        if names.contains(&token) {
+            added.push(format!(
+                r#"{{"id": {id}, "content": "{token}", "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": false, "special": true}}"#
+            ));
+        }
+        vocabulary.insert(token, id.into());
+    }
+    CHARACTERS
+        .replace("VOCAB", &serde_json::Value::Object(vocabulary).to_string())
+        .replace("ADDED", &added.join(","))
 }

@@ -202,7 +202,7 @@ fn prompts_alone_are_enough_and_long_ones_lose_their_beginning() {
 #[test]
 fn another_tokenizer_is_bridged_and_said() {
     let models = models();
-    let (data, characters) = (models.path("data.jsonl"), models.path("characters.json"));
+    let (data, characters) = (models.path("data.jsonl"), models.path("with_eos.json"));
     let other = models.path("other_reward");
     let mut arguments = crate::run::small_training(&data, &other);
     arguments.extend(["--tokenizer", &characters]);
@@ -216,9 +216,14 @@ fn another_tokenizer_is_bridged_and_said() {
     assert!(printed.contains("tokenised anew"), "{printed}");
     assert_whole("bridged");
 
-    // The reward is that of the text: `score` gives the same.
+    // The reward is that of the text with its end: `score`, which always adds one, says the same.
     let samples = std::fs::read_to_string(Path::new(&out).join("samples.jsonl")).unwrap();
-    let sample: Value = serde_json::from_str(samples.lines().next().unwrap()).unwrap();
+    let mut samples = samples
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let sample = samples
+        .find(|sample| sample["before"]["finish"] == "stop")
+        .unwrap();
     let (file, scores) = (models.path("sampled.jsonl"), models.path("scores.jsonl"));
     let record = serde_json::json!({
         "prompt": sample["prompt"], "responses": [sample["before"]["text"]],
