@@ -102,6 +102,11 @@ impl Progress {
         self
     }
 
+    /// The figures behind the bar.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Shows a step's loss and accuracy.
     pub fn update(&mut self, status: StepStatus) {
         self.show(status.step, status.tokens, &status.figures());

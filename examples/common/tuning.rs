@@ -63,18 +63,24 @@ pub trait Tuner {
     fn best(&self) -> Option<BestLoss>;
 }
 
-/// Trains until the end, a limit or an interruption; the policy then has the best weights.
+/// Trains until the end, a limit or an interruption; the policy then has the best weights. With
+/// `evaluates` those of the end are among the candidates, wherever the end is.
 ///
 /// Writes `metrics.jsonl` and TensorBoard events into `folder`.
 ///
 /// # Errors
 ///
 /// What the trainer reports, and files that cannot be written.
-pub fn tune(tuner: &mut dyn Tuner, folder: &Path, name: &str, limits: Limits<'_>) -> Result<Ended> {
+pub fn tune(
+    tuner: &mut dyn Tuner,
+    (folder, name): (&Path, &str),
+    limits: Limits<'_>,
+    evaluates: bool,
+) -> Result<Ended> {
     let mut metrics = Metrics::create(folder)?;
     let mut bar = Progress::new(name, tuner.updates(), tuner.total()).ends_after(limits.time);
     let started = Instant::now();
-    let mut quiet_until = 0;
+    let (mut quiet_until, mut evaluated) = (0, 0);
     let ended = loop {
         if tuner.is_over() {
             break match tuner.updates() < tuner.total() {
@@ -90,24 +96,30 @@ pub fn tune(tuner: &mut dyn Tuner, folder: &Path, name: &str, limits: Limits<'_>
         if tuner.evaluation_is_due() {
             let updates = tuner.rest()?;
             take_in(&mut bar, &mut metrics, &updates, &mut quiet_until)?;
-            let values = tuner.evaluate()?;
-            metrics.record(tuner.updates(), &values)?;
-            let shown: Vec<String> = values
-                .iter()
-                .map(|(name, v)| format!("{name} {v:.4}"))
-                .collect();
-            bar.print_line(&format!(
-                "step {:>5}  {}",
-                tuner.updates(),
-                shown.join("  ")
-            ));
+            evaluate(tuner, &mut metrics, &bar)?;
+            evaluated = tuner.updates();
         }
     };
     let updates = tuner.rest()?;
     take_in(&mut bar, &mut metrics, &updates, &mut quiet_until)?;
+    if evaluates && evaluated < tuner.updates() {
+        evaluate(tuner, &mut metrics, &bar)?;
+    }
     tuner.finish()?;
     bar.finish();
     Ok(ended)
+}
+
+fn evaluate(tuner: &mut dyn Tuner, metrics: &mut Metrics, bar: &Progress) -> Result<()> {
+    let values = tuner.evaluate()?;
+    metrics.record(tuner.updates(), &values)?;
+    let shown: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("{} {value:.4}", name.replace('/', " ")))
+        .collect();
+    let step = tuner.updates();
+    bar.print_line(&format!("step {step:>5}  {}", shown.join("  ")));
+    Ok(())
 }
 
 fn take_in(

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use example_tools::metrics::Metrics;
 use example_tools::policy::{PolicyOptions, PolicyTrainer};
-use prefgrad::data::{Preference, TokenRecord};
+use prefgrad::data::{Preference, Random, TokenRecord};
 use prefgrad::model::{
     Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
 };
@@ -22,9 +22,9 @@ use crate::{Algorithm, Args};
 /// Measurements of a run.
 const MEASUREMENTS: usize = 10;
 /// Rounds of DPO, the first on people's comparisons.
-const DPO_ROUNDS: usize = 4;
+const DPO_ROUNDS: usize = 5;
 /// Comparisons of a question's newest answers in each further round.
-const DPO_PAIRS: usize = 8;
+const DPO_PAIRS: usize = 24;
 /// Packed tokens of a micro-batch.
 const BATCH: usize = 2048;
 
@@ -34,6 +34,8 @@ pub struct Improvement<'a> {
     pub setup: &'a Setup,
     /// The options.
     pub args: &'a Args,
+    /// How.
+    pub algorithm: Algorithm,
     /// The writer before.
     pub start: &'a Policy,
     /// The learned reward.
@@ -59,7 +61,7 @@ impl Improvement<'_> {
         best.copy_from(&self.setup.gpu, self.start.parameters())?;
         println!("   tokens   proxy    gold  (+ sd)      KL  entropy  length");
         self.print(f64::NAN);
-        match self.args.algorithm {
+        match self.algorithm {
             Algorithm::Dpo => self.learn_from(comparisons, &best, interrupted)?,
             _ => self.learn_by_sampling(&best, interrupted)?,
         }
@@ -116,7 +118,7 @@ impl Improvement<'_> {
             },
             ..RolloutOptions::default()
         };
-        let options = match args.algorithm {
+        let options = match self.algorithm {
             Algorithm::Ppo => PolicyOptions::Ppo(PpoOptions {
                 rollout,
                 ..PpoOptions::default()
@@ -152,7 +154,12 @@ impl Improvement<'_> {
         now.copy_from(&setup.gpu, self.start.parameters())?;
         let mut records = comparisons.to_vec();
         for round in 0..DPO_ROUNDS {
-            let mut trainer = self.dpo_trainer(&records, &now)?;
+            // Half of the budget for people's choices, then once through each round's own.
+            let share = match round {
+                0 => self.args.budget / 2,
+                _ => records.iter().map(packed_tokens).sum(),
+            };
+            let mut trainer = self.dpo_trainer(&records, &now, share)?;
             while !trainer.is_over() {
                 if let Some(reading) = trainer.step()? {
                     self.tokens += reading.steps.iter().map(|step| step.tokens).sum::<usize>();
@@ -163,7 +170,8 @@ impl Improvement<'_> {
                 }
             }
             now.copy_from(&setup.gpu, trainer.policy().parameters())?;
-            if !self.measure(trainer.policy(), best, f64::NAN)? {
+            let within = self.measure(trainer.policy(), best, f64::NAN)?;
+            if !within || self.tokens >= self.args.budget {
                 break;
             }
             records = self.compare_newest(&now, round)?;
@@ -171,14 +179,19 @@ impl Improvement<'_> {
         Ok(())
     }
 
-    fn dpo_trainer(&self, records: &[TokenRecord], now: &Parameters) -> Result<DpoTrainer> {
+    fn dpo_trainer(
+        &self,
+        records: &[TokenRecord],
+        now: &Parameters,
+        tokens: usize,
+    ) -> Result<DpoTrainer> {
         let (setup, args) = (self.setup, self.args);
         let options = DpoOptions {
             tuning: TuningOptions {
                 seed: args.seed,
-                steps: (args.budget / BATCH / DPO_ROUNDS) as u64,
+                steps: tokens.div_ceil(BATCH) as u64,
                 batch_tokens: BATCH,
-                learning_rate: args.learning_rate,
+                learning_rate: args.dpo_learning_rate,
                 evaluate_every: 0,
                 read_every: 5,
                 optimizer: RolloutOptions::default().optimizer,
@@ -193,7 +206,8 @@ impl Improvement<'_> {
         Ok(trainer)
     }
 
-    /// The best and the worst of eight answers to each question, by the learned reward.
+    /// Pairs of new answers to each question; the reward model chooses as people would, the more
+    /// surely the further two rewards are apart.
     fn compare_newest(&mut self, now: &Parameters, round: usize) -> Result<Vec<TokenRecord>> {
         let setup = self.setup;
         let prompts = setup.prompts(&setup.questions)?;
@@ -204,8 +218,8 @@ impl Improvement<'_> {
             new_tokens: ANSWER,
         };
         let mut generator = Generator::new(&setup.gpu, &setup.config, now, capacity)?;
-        let options = setup.sampling(self.args.seed.wrapping_add(((round + 1) as u64) << 48));
-        let answers = generator.generate(&prompts, 8 * DPO_PAIRS, &options)?;
+        let seed = self.args.seed.wrapping_add(((round + 1) as u64) << 48);
+        let answers = generator.generate(&prompts, 2 * DPO_PAIRS, &setup.sampling(seed))?;
         self.tokens += answers.iter().map(|a| a.tokens.len()).sum::<usize>();
         let samples: Vec<Sample<'_>> = answers
             .iter()
@@ -216,28 +230,27 @@ impl Improvement<'_> {
             })
             .collect();
         let rewards = self.reward.rewards(&samples)?;
-        let mut records = Vec::new();
-        for (answers, rewards) in answers.chunks(8).zip(rewards.chunks(8)) {
-            let by = |a: &usize, b: &usize| rewards[*a].total_cmp(&rewards[*b]);
-            let (best, worst) = ((0..8).max_by(by), (0..8).min_by(by));
-            let (Some(best), Some(worst)) = (best, worst) else {
-                continue;
-            };
-            if rewards[best] > rewards[worst] {
-                records.push(TokenRecord {
-                    line: records.len() + 1,
-                    prompt: prompts[answers[best].prompt].clone(),
-                    answers: vec![answers[best].tokens.clone(), answers[worst].tokens.clone()],
+        let mut random = Random::new(seed, 0);
+        let pairs = answers.chunks_exact(2).zip(rewards.chunks_exact(2));
+        Ok(pairs
+            .filter(|(pair, _)| pair[0].tokens != pair[1].tokens)
+            .enumerate()
+            .map(|(index, (pair, rewards))| {
+                let first = 1.0 / (1.0 + (rewards[1] - rewards[0]).exp());
+                let chosen = usize::from(random.uniform() >= first);
+                TokenRecord {
+                    line: index + 1,
+                    prompt: prompts[pair[0].prompt].clone(),
+                    answers: pair.iter().map(|answer| answer.tokens.clone()).collect(),
                     preferences: vec![Preference {
-                        chosen: 0,
-                        rejected: 1,
+                        chosen,
+                        rejected: 1 - chosen,
                         weight: 1.0,
                         margin: 0.0,
                     }],
-                });
-            }
-        }
-        Ok(records)
+                }
+            })
+            .collect())
     }
 
     fn is_due(&self) -> bool {
@@ -269,7 +282,7 @@ impl Improvement<'_> {
         let (Some(first), Some(now)) = (self.points.first(), self.points.last()) else {
             return;
         };
-        let gain = (now.gold - first.gold) / first.gold_deviation;
+        let gain = now.gold_rise(first);
         let entropy = match entropy.is_nan() {
             true => "      -".into(),
             false => format!("{entropy:>7.2}"),
@@ -279,6 +292,11 @@ impl Improvement<'_> {
             self.tokens, now.proxy, now.gold, gain, now.kl, now.length
         );
     }
+}
+
+/// Tokens that a comparison takes in a batch.
+fn packed_tokens(record: &TokenRecord) -> usize {
+    record.prompt.len() + record.answers.iter().map(Vec::len).sum::<usize>()
 }
 
 /// The weights that two models share: all but a value head.

@@ -33,6 +33,13 @@ pub struct Measured {
     pub samples: Vec<(String, String, f64)>,
 }
 
+impl Measured {
+    /// How far the true preference rose, in standard deviations of the start.
+    pub fn gold_rise(&self, start: &Self) -> f64 {
+        (self.gold - start.gold) / start.gold_deviation
+    }
+}
+
 /// Lets a writer answer fresh questions.
 pub struct Judge {
     weights: Parameters,

@@ -20,6 +20,7 @@ use prefgrad::train::RewardEnsemble;
 
 use improve::Improvement;
 use judge::Judge;
+use report::Outcome;
 use setup::Setup;
 
 /// How the model is improved.
@@ -33,6 +34,13 @@ pub enum Algorithm {
     Rloo,
     /// Straight from the comparisons, without a reward model.
     Dpo,
+}
+
+impl Algorithm {
+    /// As papers write it.
+    fn name(self) -> String {
+        format!("{self:?}").to_uppercase()
+    }
 }
 
 /// Teaches a small model to write, has made-up people compare its answers, trains a reward model
@@ -50,9 +58,10 @@ pub struct Args {
     /// Seeds the world, the models and the sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How the writer is improved.
-    #[arg(long, value_enum, default_value_t = Algorithm::Ppo)]
-    algorithm: Algorithm,
+    /// How the writer is improved; several, as in `--algorithm ppo,grpo,dpo`, each improve the
+    /// same start.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ppo")]
+    algorithm: Vec<Algorithm>,
     /// Updates on demonstrations.
     #[arg(long, default_value_t = 240)]
     sft_steps: u64,
@@ -76,14 +85,17 @@ pub struct Args {
     #[arg(long, default_value_t = 0.05)]
     kl_coef: f64,
     /// How strongly DPO holds the writer to its reference.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.2)]
     beta: f32,
     /// Stop once an answer is this many nats from the start.
     #[arg(long, default_value_t = 10.0)]
     kl_limit: f64,
-    /// The highest learning rate of the improvement.
+    /// The highest learning rate of PPO, GRPO and RLOO.
     #[arg(long, default_value_t = 5e-4)]
     learning_rate: f64,
+    /// The highest learning rate of DPO.
+    #[arg(long, default_value_t = 2e-4)]
+    dpo_learning_rate: f64,
 }
 
 fn main() -> Result<()> {
@@ -95,29 +107,42 @@ fn main() -> Result<()> {
 
     println!("\n1. A writer learns to write from demonstrations, good and bad.");
     let start = stages::write(&setup, &args, &interrupted)?;
-    println!("\n2. People compare its answers two by two; they err in 10 % of their choices.");
+    println!(
+        "\n2. People compare its answers two by two; the closer two are, the more often they err."
+    );
     let compared = stages::compare(&setup, &args, &start)?;
     println!("\n3. A reward model learns what they like.");
     let models = stages::reward(&setup, &args, &start, &compared, &interrupted)?;
     let mut reward = RewardEnsemble::new(models, args.pessimism)?;
 
-    println!("\n4. The writer is improved ({:?}).", args.algorithm);
+    println!("\n4. The writer is improved.");
     let mut judge = Judge::new(&setup, &start)?;
     let before = judge.measure(&setup, &start, start.parameters(), &mut reward)?;
-    let mut run = Improvement {
-        setup: &setup,
-        args: &args,
-        start: &start,
-        reward: &mut reward,
-        judge: &mut judge,
-        points: vec![before.clone()],
-        tokens: 0,
-    };
-    let improved = run.run(&compared.training, &interrupted)?;
-    let points = run.points;
-    let after = judge.measure(&setup, &start, &improved, &mut reward)?;
-    report::save(&setup, &args.out, &improved)?;
-    report::show(&args, (&before, &after), &points)?;
+    let mut outcomes = Vec::new();
+    for &algorithm in &args.algorithm {
+        println!("\n   {}", algorithm.name());
+        let mut run = Improvement {
+            setup: &setup,
+            args: &args,
+            algorithm,
+            start: &start,
+            reward: &mut reward,
+            judge: &mut judge,
+            points: vec![before.clone()],
+            tokens: 0,
+        };
+        let improved = run.run(&compared.training, &interrupted)?;
+        let (points, tokens) = (run.points, run.tokens);
+        let after = judge.measure(&setup, &start, &improved, &mut reward)?;
+        report::save(&setup, &args, algorithm, &improved)?;
+        outcomes.push(Outcome {
+            algorithm,
+            after,
+            points,
+            tokens,
+        });
+    }
+    report::show(&args, &before, &outcomes)?;
     println!(
         "{:.0} s; wrote {}",
         started.elapsed().as_secs_f64(),

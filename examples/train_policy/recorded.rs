@@ -49,7 +49,8 @@ pub fn run(session: &Session) -> Result<()> {
         false => Vec::new(),
     };
     let limits = session.limits();
-    let ended = tune(trainer.as_mut(), &args.out, args.algorithm.name(), limits)?;
+    let place = (args.out.as_path(), args.algorithm.name());
+    let ended = tune(trainer.as_mut(), place, limits, evaluates)?;
     save_policy(trainer.policy(), &session.tokenizer, &args.out)?;
     println!("training   {}", ending(ended, trainer.updates()));
     if let Some(best) = trainer.best() {
@@ -74,8 +75,13 @@ pub fn run(session: &Session) -> Result<()> {
         .iter()
         .zip(&end)
         .map(|((name, start), (_, end))| {
+            // Before training no pair is told apart: all are ties.
+            let start = match *name {
+                "validation/accuracy" => f64::NAN,
+                _ => *start,
+            };
             let name = name.replace("validation/", "held-out ");
-            Change::new(&name, *start, *end, 4)
+            Change::new(&name, start, *end, 4)
         })
         .collect();
     if let Some(end) = mean_reward(&after) {

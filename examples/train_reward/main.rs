@@ -4,16 +4,16 @@ mod args;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use example_tools::files::{open_text, output_folder};
-use example_tools::hf_tokenizer::HfTokenizer;
+use example_tools::model_folder::{LoadedTokenizer, with_special_tokens};
 use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
 use prefgrad::data::{
-    Boundary, ByteTokenizer, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer,
-    read_records, split_by_prompt, tokenise,
+    Boundary, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer, read_records,
+    split_by_prompt, tokenise,
 };
 use prefgrad::model::{Gpt2Config, load_weights, save_reward_model};
 use prefgrad::train::{RewardTrainer, checkpoint, score_records};
@@ -39,8 +39,8 @@ fn main() -> Result<()> {
         gpu.info().driver_info
     );
     let tokenizer = tokenizer(&args)?;
-    let config = config(&args, tokenizer.as_ref())?;
-    let parts = read_parts(&args, tokenizer.as_ref(), &config)?;
+    let config = config(&args, &*tokenizer)?;
+    let parts = read_parts(&args, &*tokenizer, &config)?;
     let mut trainer = trainer(&gpu, &args, &config, &parts)?;
     println!(
         "model      {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
         );
         return Ok(());
     }
-    save(&args, &trainer)?;
+    save(&args, &tokenizer, &trainer)?;
     if let Some(best) = trainer.best() {
         println!(
             "kept the weights of step {} (lowest validation loss)",
@@ -91,31 +91,17 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn tokenizer(args: &Args) -> Result<Box<dyn Tokenizer>> {
-    let beside_init = args
-        .init
-        .as_ref()
-        .map(|folder| folder.join("tokenizer.json"));
-    let path = args
-        .tokenizer
-        .clone()
-        .or(beside_init.filter(|path| path.exists()));
-    Ok(match path {
-        Some(path) => Box::new(HfTokenizer::load(&path)?),
-        None => Box::new(ByteTokenizer),
-    })
+fn tokenizer(args: &Args) -> Result<LoadedTokenizer> {
+    match (&args.tokenizer, &args.init) {
+        (Some(path), _) => LoadedTokenizer::load(Some(path)),
+        (None, Some(folder)) => LoadedTokenizer::of_model(folder),
+        (None, None) => LoadedTokenizer::load(None),
+    }
 }
 
 fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
-    let eos_token_id = tokenizer.eos_token_id();
-    // As TRL does: a tokenizer without a padding token pads with its end-of-text token.
-    let pad_token_id = tokenizer.pad_token_id().or(eos_token_id);
     let config = match &args.init {
-        Some(folder) => Gpt2Config {
-            eos_token_id,
-            pad_token_id,
-            ..Gpt2Config::read(folder)?
-        },
+        Some(folder) => Gpt2Config::read(folder)?,
         None => Gpt2Config {
             vocab_size: tokenizer.vocab_size(),
             n_positions: args.context,
@@ -124,11 +110,12 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
             n_head: args.heads,
             n_inner: None,
             layer_norm_epsilon: 1e-5,
-            eos_token_id,
-            pad_token_id,
+            eos_token_id: None,
+            pad_token_id: None,
             tie_word_embeddings: true,
         },
     };
+    let config = with_special_tokens(config, tokenizer);
     if tokenizer.vocab_size() > config.vocab_size {
         bail!(
             "the tokenizer knows {} tokens, the model {}: pass the --tokenizer that belongs to it",
@@ -239,45 +226,13 @@ fn trainer(gpu: &Gpu, args: &Args, config: &Gpt2Config, parts: &Parts) -> Result
     Ok(trainer)
 }
 
-fn save(args: &Args, trainer: &RewardTrainer) -> Result<()> {
+fn save(args: &Args, tokenizer: &LoadedTokenizer, trainer: &RewardTrainer) -> Result<()> {
     let model = trainer.model();
     let weights = model
         .parameters()
         .read(model.gpu(), |chunk| &chunk.weights)?;
     save_reward_model(model.parameters(), &weights, model.config(), &args.out)?;
-    let source = args.tokenizer.as_ref().or(args.init.as_ref());
-    if let Some(source) = source {
-        copy_tokenizer(source, &args.out)?;
-    }
-    Ok(())
-}
-
-/// Puts the tokenizer's files beside the model, so that the folder is complete.
-fn copy_tokenizer(source: &Path, out: &Path) -> Result<()> {
-    let folder = if source.is_dir() {
-        source
-    } else {
-        source.parent().unwrap_or(source)
-    };
-    let json = if source.is_dir() {
-        source.join("tokenizer.json")
-    } else {
-        source.to_owned()
-    };
-    let files = [
-        (json, "tokenizer.json"),
-        (
-            folder.join("tokenizer_config.json"),
-            "tokenizer_config.json",
-        ),
-    ];
-    for (from, name) in files {
-        let to = out.join(name);
-        if from.exists() && from != to {
-            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-        }
-    }
-    Ok(())
+    tokenizer.copy_into(&args.out)
 }
 
 /// Lists the lines that cannot be used: the first few with their reason, the rest by number.

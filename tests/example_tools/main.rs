@@ -7,6 +7,7 @@ mod files;
 mod metrics;
 mod pictures;
 mod progress;
+mod prompts;
 mod statistics;
 mod tokenizer;
 

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use example_tools::plot::{
-    Series, TrainingCurves, calibration_diagram, line_chart, training_curves,
+    GoodhartCurve, GoodhartPoint, PanelOf, Series, TrainingCurves, calibration_diagram, goodhart,
+    line_chart, panels, training_curves,
 };
 use example_tools::statistics::calibration;
 
@@ -44,6 +45,27 @@ fn pictures_are_drawn_whatever_the_values() {
         };
         line_chart(&path, "Lines", "x", "y", &[series, series]).unwrap();
         assert_eq!(size(&path), (1200, 800));
+        let panel = PanelOf {
+            y_label: "y",
+            series: &[series, series],
+            level: Some(("limit", 3.0)),
+        };
+        panels(&path, "Panels", "x", &[panel; 4]).unwrap();
+        assert_eq!(size(&path), (1200, 800));
+        let ways: Vec<GoodhartPoint> = points
+            .iter()
+            .map(|&(kl, proxy)| GoodhartPoint {
+                kl,
+                proxy,
+                gold: -proxy,
+            })
+            .collect();
+        let curve = GoodhartCurve {
+            name: "PPO",
+            points: &ways,
+        };
+        goodhart(&path, "Goodhart", &[curve, curve], Some(10.0)).unwrap();
+        assert_eq!(size(&path), (1200, 800));
     }
     for gaps in [&[][..], &[0.0], &[1.0, -2.0, 500.0]] {
         calibration_diagram(&path, "Calibration", &calibration(gaps, 10)).unwrap();
@@ -57,4 +79,38 @@ fn a_picture_without_a_place_is_an_error() {
     let path = folder.path().join("missing/picture.png");
     let error = line_chart(&path, "Lines", "x", "y", &[]).unwrap_err();
     assert!(format!("{error:#}").contains("missing"), "{error:#}");
+}
+
+#[test]
+fn rewards_against_divergence_of_three_algorithms() {
+    let folder = tempfile::tempdir().unwrap();
+    // Where PREFGRAD_PICTURES names a folder, the picture stays for a person to look at.
+    let place = std::env::var_os("PREFGRAD_PICTURES").map(std::path::PathBuf::from);
+    let path = place
+        .unwrap_or_else(|| folder.path().to_owned())
+        .join("goodhart.png");
+    let way = |end: f64, slope: f64, bend: f64| -> Vec<GoodhartPoint> {
+        (0..=30)
+            .map(|i| {
+                let root = end * f64::from(i) / 30.0;
+                GoodhartPoint {
+                    kl: root * root,
+                    proxy: slope * root - 0.05 * bend * root * root,
+                    gold: slope * root - bend * root * root,
+                }
+            })
+            .collect()
+    };
+    let ways = [
+        way(4.0, 1.2, 0.18),
+        way(3.2, 1.1, 0.12),
+        way(2.5, 0.9, 0.05),
+    ];
+    let curves: Vec<GoodhartCurve<'_>> = ["PPO", "GRPO", "DPO"]
+        .into_iter()
+        .zip(&ways)
+        .map(|(name, points)| GoodhartCurve { name, points })
+        .collect();
+    goodhart(&path, "Gold and proxy reward", &curves, Some(10.0)).unwrap();
+    assert_eq!(size(&path), (1200, 800));
 }

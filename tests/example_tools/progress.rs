@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use example_tools::progress::{Meter, Progress, StepStatus};
+use example_tools::progress::{Figure, Meter, Progress, StepStatus};
 
 fn status(step: u64, loss: f64) -> StepStatus {
     StepStatus {
@@ -46,4 +46,29 @@ fn it_needs_no_terminal() {
     progress.print_line("a line of its own");
     progress.update(status(2, 0.1));
     progress.finish();
+}
+
+#[test]
+fn figures_have_names_digits_and_units() {
+    let mut meter = Meter::new("ppo", 0, 10);
+    let figures = [Figure::new("KL", 2.0, 1), Figure::share("ended", 0.5)];
+    meter.observe_figures(Duration::from_secs(10), (1, 200), &figures);
+    meter.observe_figures(
+        Duration::from_secs(20),
+        (2, 200),
+        &[Figure::new("KL", 2.0, 1)],
+    );
+    assert_eq!(
+        meter.line(),
+        "ppo 2/10  KL 2.0  ended 50.0 %  20 tokens/s  1 min 20 s left"
+    );
+}
+
+#[test]
+fn a_time_limit_ends_before_the_steps_do() {
+    let limit = Some(Duration::from_secs(30));
+    let mut progress = Progress::new("ppo", 0, 1000).ends_after(limit);
+    std::thread::sleep(Duration::from_millis(2));
+    progress.show(1, 10, &[]);
+    assert!(progress.meter().time_left().unwrap() <= Duration::from_secs(30));
 }

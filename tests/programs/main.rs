@@ -5,7 +5,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod generate;
 mod logprobs;
+mod models;
+mod policy;
 mod refused;
 mod resume;
 mod run;

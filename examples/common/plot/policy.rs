@@ -70,9 +70,11 @@ fn panel(area: &Area, chart: &PanelOf, steps: Range<f64>, x_label: &str) -> Resu
             INK,
         )?;
     }
-    match chart.series.len() + usize::from(level.is_some()) > 1 {
-        true => legend(&mut drawn, SeriesLabelPosition::UpperLeft),
-        false => Ok(()),
+    // A limit lies above what it limits.
+    match (chart.series.len(), level) {
+        (_, Some(_)) => legend(&mut drawn, SeriesLabelPosition::MiddleLeft),
+        (0 | 1, None) => Ok(()),
+        (_, None) => legend(&mut drawn, SeriesLabelPosition::UpperLeft),
     }
 }
 
