@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Result;
 use example_tools::metrics::Metrics;
 use example_tools::policy::{PolicyOptions, PolicyTrainer};
-use prefgrad::data::{Preference, Random, TokenRecord};
+use prefgrad::data::{Random, TokenRecord};
 use prefgrad::model::{
     Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
 };
@@ -16,15 +16,13 @@ use prefgrad::train::{
 
 use crate::judge::{Judge, Measured};
 use crate::setup::{ANSWER, Setup};
-use crate::stages::stop_if;
+use crate::stages::{choose, stop_if};
 use crate::{Algorithm, Args};
 
 /// Measurements of a run.
 const MEASUREMENTS: usize = 10;
 /// Rounds of DPO, the first on people's comparisons.
 const DPO_ROUNDS: usize = 5;
-/// Comparisons of a question's newest answers in each further round.
-const DPO_PAIRS: usize = 24;
 /// Packed tokens of a micro-batch.
 const BATCH: usize = 2048;
 
@@ -99,6 +97,11 @@ impl Improvement<'_> {
     fn trainer(&self) -> Result<PolicyTrainer> {
         let (setup, args) = (self.setup, self.args);
         let prompts = setup.prompts(&setup.questions)?;
+        // Charged in the reward, which is whitened, or in the loss.
+        let kl_coef = match self.algorithm {
+            Algorithm::Ppo => 0.05,
+            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => 0.15,
+        };
         let rollout = RolloutOptions {
             seed: args.seed,
             rollouts: 60,
@@ -112,7 +115,7 @@ impl Improvement<'_> {
             batch_tokens: BATCH,
             sequences: 256,
             kl: KlOptions {
-                coef: args.kl_coef,
+                coef: args.kl_coef.unwrap_or(kl_coef),
                 limit: Some(args.kl_limit),
                 ..KlOptions::default()
             },
@@ -136,7 +139,7 @@ impl Improvement<'_> {
         Ok(trainer)
     }
 
-    /// DPO on people's comparisons, then on comparisons that the reward model makes of the
+    /// DPO on half of people's comparisons, then, for the other half, on comparisons of the
     /// writer's newest answers: each round starts from the last one's writer, which is also its
     /// reference (iterative DPO: Xu et al. 2023, arXiv 2312.16682, section 3).
     fn learn_from(
@@ -152,7 +155,7 @@ impl Improvement<'_> {
             Purpose::Score,
         )?;
         now.copy_from(&setup.gpu, self.start.parameters())?;
-        let mut records = comparisons.to_vec();
+        let mut records = comparisons[..comparisons.len() / 2].to_vec();
         for round in 0..DPO_ROUNDS {
             // Half of the budget for people's choices, then once through each round's own.
             let share = match round {
@@ -206,8 +209,7 @@ impl Improvement<'_> {
         Ok(trainer)
     }
 
-    /// Pairs of new answers to each question; the reward model chooses as people would, the more
-    /// surely the further two rewards are apart.
+    /// People compare pairs of the writer's newest answers.
     fn compare_newest(&mut self, now: &Parameters, round: usize) -> Result<Vec<TokenRecord>> {
         let setup = self.setup;
         let prompts = setup.prompts(&setup.questions)?;
@@ -219,38 +221,19 @@ impl Improvement<'_> {
         };
         let mut generator = Generator::new(&setup.gpu, &setup.config, now, capacity)?;
         let seed = self.args.seed.wrapping_add(((round + 1) as u64) << 48);
-        let answers = generator.generate(&prompts, 2 * DPO_PAIRS, &setup.sampling(seed))?;
+        let share = self.args.comparisons / 2 / (DPO_ROUNDS - 1);
+        let pairs = share.div_ceil(prompts.len());
+        let answers = generator.generate(&prompts, 2 * pairs, &setup.sampling(seed))?;
         self.tokens += answers.iter().map(|a| a.tokens.len()).sum::<usize>();
-        let samples: Vec<Sample<'_>> = answers
-            .iter()
-            .map(|answer| Sample {
-                prompt: &prompts[answer.prompt],
-                completion: &answer.tokens,
-                finish: answer.finish,
-            })
-            .collect();
-        let rewards = self.reward.rewards(&samples)?;
         let mut random = Random::new(seed, 0);
-        let pairs = answers.chunks_exact(2).zip(rewards.chunks_exact(2));
-        Ok(pairs
-            .filter(|(pair, _)| pair[0].tokens != pair[1].tokens)
-            .enumerate()
-            .map(|(index, (pair, rewards))| {
-                let first = 1.0 / (1.0 + (rewards[1] - rewards[0]).exp());
-                let chosen = usize::from(random.uniform() >= first);
-                TokenRecord {
-                    line: index + 1,
-                    prompt: prompts[pair[0].prompt].clone(),
-                    answers: pair.iter().map(|answer| answer.tokens.clone()).collect(),
-                    preferences: vec![Preference {
-                        chosen,
-                        rejected: 1 - chosen,
-                        weight: 1.0,
-                        margin: 0.0,
-                    }],
-                }
-            })
-            .collect())
+        let mut records = Vec::new();
+        for pair in answers.chunks_exact(2) {
+            records.extend(choose(setup, &prompts, pair, &mut random)?.map(|(record, _)| record));
+        }
+        for (index, record) in records.iter_mut().enumerate() {
+            record.line = index + 1;
+        }
+        Ok(records)
     }
 
     fn is_due(&self) -> bool {

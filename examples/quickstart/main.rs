@@ -32,7 +32,8 @@ pub enum Algorithm {
     Grpo,
     /// The same with a leave-one-out baseline.
     Rloo,
-    /// Straight from the comparisons, without a reward model.
+    /// Straight from people's comparisons, without a reward model: half of them as for the others,
+    /// half of newer answers.
     Dpo,
 }
 
@@ -81,9 +82,9 @@ pub struct Args {
     /// Tokens to improve with: those that are sampled and those that go through an update.
     #[arg(long, default_value_t = 400_000)]
     budget: usize,
-    /// How strongly PPO, GRPO and RLOO hold the writer to its start.
-    #[arg(long, default_value_t = 0.05)]
-    kl_coef: f64,
+    /// How strongly PPO (0.05), GRPO and RLOO (0.15) hold the writer to its start.
+    #[arg(long)]
+    kl_coef: Option<f64>,
     /// How strongly DPO holds the writer to its reference.
     #[arg(long, default_value_t = 0.2)]
     beta: f32,

@@ -174,7 +174,7 @@ pub fn compare(setup: &Setup, args: &Args, start: &Policy) -> Result<Compared> {
 
 /// A person's choice between two answers, with what the chosen and the other are truly worth;
 /// `None` where they are worth the same.
-fn choose(
+pub fn choose(
     setup: &Setup,
     prompts: &[Vec<u32>],
     pair: &[Completion],
