@@ -6,7 +6,8 @@ export XDG_RUNTIME_DIR
 
 .PHONY: demo test lint doc bench wasm driver
 
-# Trains a reward model on comparisons that the program makes itself, and shows what it learned.
+# The whole loop in a made-up world: a model writes, people compare, a reward model learns what they
+# like, and the writer is improved against it.
 demo: driver
 	$(CARGO) run --release --example quickstart
 

@@ -1,10 +1,15 @@
-//! Hand-written WGSL compute kernels that learn reward models from human preferences, on any GPU
-//! that Vulkan, Metal, DX12 or WebGPU reaches.
+//! Hand-written WGSL compute kernels that learn from human preferences, reward models and the
+//! policies that follow them, on any GPU that Vulkan, Metal, DX12 or WebGPU reaches.
 //!
-//! Three ways in:
+//! Ways in:
 //!
 //! - train a reward model: [`train::RewardTrainer`] on records from [`data`];
 //! - score answers with one: [`model::RewardModel`];
+//! - train a policy: [`train::SftTrainer`] and [`train::DpoTrainer`] on records,
+//!   [`train::PpoTrainer`] and [`train::GrpoTrainer`] on its own samples, judged by a
+//!   [`train::Reward`];
+//! - let it write: [`model::Generator`]; ask how likely it finds an answer:
+//!   [`train::AnswerLogprobs`];
 //! - record single kernels into a compute pass of your own: [`kernels`] on a [`Gpu`] made from
 //!   your device, as here.
 //!
