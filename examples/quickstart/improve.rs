@@ -10,8 +10,8 @@ use prefgrad::model::{
     Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
 };
 use prefgrad::train::{
-    DpoOptions, DpoTrainer, GrpoOptions, KlOptions, PolicyStep, PpoOptions, Reward, RewardEnsemble,
-    RolloutOptions, Sample, TuningOptions,
+    DpoOptions, DpoTrainer, GrpoOptions, KlOptions, PolicyStep, PpoOptions, RewardEnsemble,
+    RolloutOptions, TuningOptions,
 };
 
 use crate::judge::{Judge, Measured};

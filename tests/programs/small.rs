@@ -41,23 +41,59 @@ fn doctor_finds_a_kernel_right() {
 }
 
 #[test]
-fn quickstart_leaves_a_whole_model() {
+fn quickstart_goes_through_the_whole_loop() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let printed = succeed(
-        "quickstart",
-        &["--out", out, "--comparisons", "200", "--steps", "5"],
-    );
-    assert!(printed.contains("most preferred"), "{printed}");
+    let small = [
+        "--out",
+        out,
+        "--sft-steps",
+        "60",
+        "--comparisons",
+        "120",
+        "--reward-steps",
+        "4",
+        "--budget",
+        "12000",
+        "--algorithm",
+        "ppo,grpo,dpo",
+    ];
+    let printed = succeed("quickstart", &small);
+    assert!(printed.contains("rise in deviations"), "{printed}");
     for name in [
-        "model.safetensors",
-        "config.json",
-        "tokenizer.json",
         "comparisons.jsonl",
-        "curves.png",
+        "goodhart.png",
+        "metrics.jsonl",
+        "start/model.safetensors",
+        "reward/model.safetensors",
+        "reward/tokenizer.json",
+        "policy/model.safetensors",
+        "policy/generation_config.json",
+        "policy-grpo/config.json",
+        "policy-dpo/config.json",
     ] {
         assert!(Path::new(out).join(name).exists(), "{name}");
     }
+    // What it leaves serves the other programs.
+    let [policy, reward] = ["policy", "reward"].map(|name| format!("{out}/{name}"));
+    let answers = succeed(
+        "generate",
+        &[
+            "--model",
+            &policy,
+            "--prompt",
+            "My lamp is broken.\n",
+            "--max-new-tokens",
+            "8",
+        ],
+    );
+    assert!(!answers.trim().is_empty());
+    let data = format!("{out}/comparisons.jsonl");
+    let scores = format!("{out}/scores.jsonl");
+    succeed(
+        "score",
+        &["--model", &reward, "--data", &data, "--out", &scores],
+    );
 }
 
 #[test]
