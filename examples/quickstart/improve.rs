@@ -22,7 +22,9 @@ use crate::{Algorithm, Args};
 /// Measurements of a run.
 const MEASUREMENTS: usize = 10;
 /// Rounds of DPO, the first on people's comparisons.
-const DPO_ROUNDS: usize = 5;
+const DPO_ROUNDS: usize = 8;
+/// Tokens that a rollout samples and trains on, roughly.
+const ROLLOUT_TOKENS: usize = 10_500;
 /// Packed tokens of a micro-batch.
 const BATCH: usize = 2048;
 
@@ -99,12 +101,13 @@ impl Improvement<'_> {
         let prompts = setup.prompts(&setup.questions)?;
         // Charged in the reward, which is whitened, or in the loss.
         let kl_coef = match self.algorithm {
-            Algorithm::Ppo => 0.05,
-            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => 0.15,
+            Algorithm::Ppo => 0.08,
+            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => 0.25,
         };
         let rollout = RolloutOptions {
             seed: args.seed,
-            rollouts: 60,
+            // About what a rollout takes of the budget.
+            rollouts: (args.budget / ROLLOUT_TOKENS).max(1) as u64,
             prompts: 32,
             samples: 8,
             max_new_tokens: ANSWER,
@@ -157,9 +160,9 @@ impl Improvement<'_> {
         now.copy_from(&setup.gpu, self.start.parameters())?;
         let mut records = comparisons[..comparisons.len() / 2].to_vec();
         for round in 0..DPO_ROUNDS {
-            // Half of the budget for people's choices, then once through each round's own.
+            // A fifth of the budget for the first choices, then once through each round's own.
             let share = match round {
-                0 => self.args.budget / 2,
+                0 => self.args.budget / 5,
                 _ => records.iter().map(packed_tokens).sum(),
             };
             let mut trainer = self.dpo_trainer(&records, &now, share)?;

@@ -64,13 +64,13 @@ pub struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "ppo")]
     algorithm: Vec<Algorithm>,
     /// Updates on demonstrations.
-    #[arg(long, default_value_t = 240)]
+    #[arg(long, default_value_t = 300)]
     sft_steps: u64,
     /// Comparisons that people make.
-    #[arg(long, default_value_t = 6000)]
+    #[arg(long, default_value_t = 16_000)]
     comparisons: usize,
     /// Updates on comparisons.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 800)]
     reward_steps: u64,
     /// Reward models: with several, the reward is their mean less --pessimism standard
     /// deviations.
@@ -80,13 +80,13 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0)]
     pessimism: f32,
     /// Tokens to improve with: those that are sampled and those that go through an update.
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 600_000)]
     budget: usize,
-    /// How strongly PPO (0.05), GRPO and RLOO (0.15) hold the writer to its start.
+    /// How strongly PPO (0.08), GRPO and RLOO (0.25) hold the writer to its start.
     #[arg(long)]
     kl_coef: Option<f64>,
     /// How strongly DPO holds the writer to its reference.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.35)]
     beta: f32,
     /// Stop once an answer is this many nats from the start.
     #[arg(long, default_value_t = 10.0)]
@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5e-4)]
     learning_rate: f64,
     /// The highest learning rate of DPO.
-    #[arg(long, default_value_t = 2e-4)]
+    #[arg(long, default_value_t = 4e-4)]
     dpo_learning_rate: f64,
 }
 
