@@ -116,6 +116,37 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Adds a target of weight 0 to the end of each answer's list for which `wanted`, given the
+    /// list's length, holds: it stands in the row of the answer's last token, which predicts
+    /// nothing, so that this row gets a value as well. `token` is what it claims to predict.
+    pub fn add_tails(&mut self, token: u32, wanted: impl Fn(usize) -> bool) {
+        let mut tails = Vec::new();
+        for (answer, list) in (0..).zip(&self.answer_lists.lists) {
+            let Some(own) = self.answers.get(list.id as usize) else {
+                continue;
+            };
+            if let Some(segment) = self.segments.get(own.segment as usize)
+                && wanted((list.end - list.start) as usize)
+            {
+                tails.push(Target {
+                    row: segment.start + segment.len - 1,
+                    token,
+                    answer,
+                    weight: 0.0,
+                });
+            }
+        }
+        if tails.is_empty() {
+            return;
+        }
+        self.targets.extend(tails);
+        self.targets.sort_by_key(|target| target.row);
+        self.target_lists = RowLists::group(self.targets.iter().map(|target| target.row));
+        self.answer_lists = self.lists_of_answers();
+        self.counts.targets = self.targets.len() as u32;
+        self.counts.target_lists = self.target_lists.lists.len() as u32;
+    }
+
     /// The targets of each answer; empty without targets.
     pub(super) fn lists_of_answers(&self) -> RowLists {
         let own = RowLists::group(self.targets.iter().map(|target| target.answer));

@@ -120,7 +120,15 @@ impl GrpoTrainer {
             return Err(Error::shape("GRPO options", detail));
         }
         let loss_type = options.loss_type;
-        let mut run = PolicyRun::new(gpu, config, rollout.clone(), None, loss_type, prompts)?;
+        let mut run = PolicyRun::new(
+            gpu,
+            config,
+            rollout.clone(),
+            None,
+            loss_type,
+            prompts,
+            false,
+        )?;
         let recorded = record(&run, &options)?;
         run.install(recorded);
         Ok(Self { run, options })

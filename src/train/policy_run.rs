@@ -88,10 +88,17 @@ impl PolicyRun {
         value: Option<ValueModel>,
         loss_type: GrpoLossType,
         prompts: Vec<Vec<u32>>,
+        trl_compat: bool,
     ) -> Result<Self> {
         options.validate()?;
         let longest = options.check_prompts(&prompts, config)?;
-        let capacity = policy_capacity(options.batch_tokens);
+        let mut capacity = policy_capacity(options.batch_tokens);
+        let tails_below = if trl_compat {
+            capacity.targets += capacity.answers;
+            options.max_new_tokens
+        } else {
+            0
+        };
         let heads: &[Head] = match value {
             Some(ValueModel::Head) => &[Head::Language, Head::Value],
             Some(ValueModel::Network) | None => &[Head::Language],
@@ -115,7 +122,8 @@ impl PolicyRun {
             options.minibatches,
             options.prompts.div_ceil(options.minibatches),
             (options.samples, group_tokens),
-        )?;
+        )?
+        .with_tails_below(tails_below);
         let rows = options.epochs * buffer.slots().len();
         let generator = Generator::new(
             gpu,
@@ -356,10 +364,11 @@ impl PolicyRun {
     fn scales(&self, slots: &[usize]) -> (f32, f32) {
         let batches = || slots.iter().map(|&slot| &self.buffer.batches()[slot]);
         let responses = batches().map(|batch| batch.answers.len()).sum();
-        let tokens: usize = batches().map(|batch| batch.targets.len()).sum();
+        let targets = || batches().flat_map(|batch| &batch.targets);
+        let tokens = targets().filter(|target| target.weight != 0.0).count();
         let longest = self.options.max_new_tokens;
         let policy = self.loss_type.target_scale(responses, tokens, longest);
-        (policy, 1.0 / tokens.max(1) as f32)
+        (policy, 1.0 / targets().count().max(1) as f32)
     }
 
     /// Whether the epoch that was just learnt moved the policy further than is wanted. Reads

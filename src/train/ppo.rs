@@ -58,6 +58,10 @@ pub struct PpoOptions {
     pub kl_penalty: KlPenalty,
     /// Brings the advantages of each rollout to mean 0 and variance 1.
     pub whiten_advantages: bool,
+    /// Puts the reward of an answer that is shorter than `max_new_tokens` one step behind its last
+    /// token, as TRL's `PPOTrainer` does, with a value there: for comparisons with it. Without, the
+    /// reward lands on the last token.
+    pub trl_compat: bool,
 }
 
 impl Default for PpoOptions {
@@ -79,6 +83,7 @@ impl Default for PpoOptions {
             lambda: 0.95,
             kl_penalty: KlPenalty::RewardK1,
             whiten_advantages: true,
+            trl_compat: false,
         }
     }
 }
@@ -108,7 +113,15 @@ impl PpoTrainer {
         // The mean over all tokens.
         let mean = GrpoLossType::Dapo;
         let value = Some(options.value);
-        let mut run = PolicyRun::new(gpu, config, rollout, value, mean, prompts)?;
+        let mut run = PolicyRun::new(
+            gpu,
+            config,
+            rollout,
+            value,
+            mean,
+            prompts,
+            options.trl_compat,
+        )?;
         let recorded = record(&run, &options)?;
         run.install(recorded);
         Ok(Self { run, options })

@@ -40,6 +40,8 @@ pub struct RolloutBuffer {
     responses: Tensor,
     /// (slots): targets of each slot.
     lens: Tensor,
+    /// Answers of fewer tokens than this get a value behind their last one.
+    tails_below: usize,
     batches: Vec<Batch>,
     /// The slots of each minibatch.
     minibatches: Vec<Vec<usize>>,
@@ -111,9 +113,19 @@ impl RolloutBuffer {
             experience,
             responses,
             lens: Tensor::zeros::<u32>(gpu, "targets of slots", &[slots])?,
+            tails_below: 0,
             batches: Vec::new(),
             minibatches: Vec::new(),
         })
+    }
+
+    /// Gives answers of fewer than `tokens` tokens one more target, of weight 0, behind their last
+    /// token: where TRL puts the reward of such an answer. The capacity must have room for a
+    /// target more an answer.
+    #[must_use]
+    pub fn with_tails_below(mut self, tokens: usize) -> Self {
+        self.tails_below = tokens;
+        self
     }
 
     /// All slots, in use or not.
@@ -220,6 +232,7 @@ impl RolloutBuffer {
                 batch.targets[target as usize].weight = factor;
             }
         }
+        batch.add_tails(0, |tokens| tokens < self.tails_below);
         self.batches.push(batch);
         Ok(())
     }

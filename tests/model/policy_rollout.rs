@@ -62,6 +62,37 @@ fn the_reward_lands_on_the_last_token_and_the_penalty_on_answers_that_were_cut()
     assert_eq!(step.finished, finished);
 }
 
+/// TRL 1.12, `PPOTrainer`: `rewards[L + 1] += score` where the answer is shorter than the limit,
+/// with the value of the state behind its last token.
+#[test]
+fn as_trl_has_it_the_reward_of_a_short_answer_lands_one_step_later() {
+    let mut options = bare(rollout());
+    options.lambda = 0.0;
+    options.trl_compat = true;
+    let mut trainer = ppo(options);
+    let mut reward = Recorder::new(hash);
+    let (step, _) = trainer.step(&mut reward).unwrap();
+    assert_eq!(step.first_ratio, [1.0, 1.0]);
+    let limit = trainer.options().rollout.max_new_tokens;
+    let experience = trainer.buffer().read_experience(gpu()).unwrap();
+    let mut short = 0;
+    for (judged, tokens) in reward.seen.iter().zip(&experience) {
+        let real = judged.answer.len();
+        let tail = usize::from(real < limit);
+        short += tail;
+        assert_eq!(tokens.len(), real + tail);
+        let last = tokens.last().unwrap();
+        assert!((last.returns - judged.reward).abs() < 1e-6, "{last:?}");
+        for pair in tokens.windows(2) {
+            assert!((pair[0].returns - pair[1].value).abs() < 1e-6, "{tokens:?}");
+        }
+        let weights: Vec<f32> = tokens.iter().map(|token| token.weight).collect();
+        assert!(weights[..real].iter().all(|&weight| weight == 1.0));
+        assert!(weights[real..].iter().all(|&weight| weight == 0.0));
+    }
+    assert!(short > 1 && short < experience.len(), "{short}");
+}
+
 #[test]
 fn an_answer_is_worth_the_same_alone_and_in_company() {
     let packed = |batch_tokens| {
