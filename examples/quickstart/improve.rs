@@ -22,7 +22,7 @@ use crate::{Algorithm, Args};
 /// Measurements of a run.
 const MEASUREMENTS: usize = 10;
 /// Rounds of DPO, the first on people's comparisons.
-const DPO_ROUNDS: usize = 9;
+const DPO_ROUNDS: usize = 8;
 /// Tokens that a rollout samples and trains on, roughly.
 const ROLLOUT_TOKENS: usize = 10_500;
 /// Packed tokens of a micro-batch.
@@ -101,8 +101,8 @@ impl Improvement<'_> {
         let prompts = setup.prompts(&setup.questions)?;
         // Charged in the reward, which is whitened, or in the loss.
         let kl_coef = match self.algorithm {
-            Algorithm::Ppo => 0.06,
-            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => 0.18,
+            Algorithm::Ppo => 0.08,
+            Algorithm::Grpo | Algorithm::Rloo | Algorithm::Dpo => 0.25,
         };
         let rollout = RolloutOptions {
             seed: args.seed,

@@ -80,13 +80,13 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0)]
     pessimism: f32,
     /// Tokens to improve with: those that are sampled and those that go through an update.
-    #[arg(long, default_value_t = 700_000)]
+    #[arg(long, default_value_t = 600_000)]
     budget: usize,
-    /// How strongly PPO (0.06), GRPO and RLOO (0.18) hold the writer to its start.
+    /// How strongly PPO (0.08), GRPO and RLOO (0.25) hold the writer to its start.
     #[arg(long)]
     kl_coef: Option<f64>,
     /// How strongly DPO holds the writer to its reference.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.35)]
     beta: f32,
     /// Stop once an answer is this many nats from the start.
     #[arg(long, default_value_t = 10.0)]
