@@ -93,12 +93,7 @@ impl PolicyRun {
         options.validate()?;
         let longest = options.check_prompts(&prompts, config)?;
         let mut capacity = policy_capacity(options.batch_tokens);
-        let tails_below = if trl_compat {
-            capacity.targets += capacity.answers;
-            options.max_new_tokens
-        } else {
-            0
-        };
+        capacity.targets += usize::from(trl_compat) * capacity.answers;
         let heads: &[Head] = match value {
             Some(ValueModel::Head) => &[Head::Language, Head::Value],
             Some(ValueModel::Network) | None => &[Head::Language],
@@ -123,7 +118,7 @@ impl PolicyRun {
             options.prompts.div_ceil(options.minibatches),
             (options.samples, group_tokens),
         )?
-        .with_tails_below(tails_below);
+        .with_tails_below(usize::from(trl_compat) * options.max_new_tokens);
         let rows = options.epochs * buffer.slots().len();
         let generator = Generator::new(
             gpu,
