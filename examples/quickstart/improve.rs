@@ -70,11 +70,8 @@ impl Improvement<'_> {
 
     fn learn_by_sampling(&mut self, best: &Parameters, interrupted: &AtomicBool) -> Result<()> {
         let mut trainer = self.trainer()?;
-        let gpu = &self.setup.gpu;
-        for (spec, values) in self.start.parameters().read_weights(gpu)? {
-            let parameters = trainer.policy().parameters();
-            parameters.write(gpu, &spec.name, &values)?;
-        }
+        let parameters = trainer.policy().parameters();
+        parameters.copy_common(&self.setup.gpu, self.start.parameters())?;
         trainer.start()?;
         let mut metrics = Metrics::create(&self.args.out)?;
         while self.tokens < self.args.budget {
@@ -247,17 +244,11 @@ impl Improvement<'_> {
     /// kept.
     fn measure(&mut self, policy: &Policy, best: &Parameters, entropy: f64) -> Result<bool> {
         let (setup, start) = (self.setup, self.start);
-        let parameters = policy.parameters();
-        let mut now = Parameters::allocate(
-            &setup.gpu,
-            gpt2_parameters(&setup.config, &[Head::Language]),
-            Purpose::Score,
-        )?;
-        copy_language_model(setup, &mut now, parameters)?;
-        let measured = self.judge.measure(setup, start, &now, self.reward)?;
+        let weights = policy.parameters();
+        let measured = self.judge.measure(setup, start, weights, self.reward)?;
         let within = measured.kl <= self.args.kl_limit;
         if within {
-            best.copy_from(&setup.gpu, &now)?;
+            best.copy_from(&setup.gpu, self.judge.weights())?;
         }
         self.points.push(measured);
         self.print(entropy);
@@ -283,18 +274,6 @@ impl Improvement<'_> {
 /// Tokens that a comparison takes in a batch.
 fn packed_tokens(record: &TokenRecord) -> usize {
     record.prompt.len() + record.answers.iter().map(Vec::len).sum::<usize>()
-}
-
-/// The weights that two models share: all but a value head.
-fn copy_language_model(setup: &Setup, to: &mut Parameters, from: &Parameters) -> Result<()> {
-    let gpu = &setup.gpu;
-    let names: Vec<String> = to.specs().iter().map(|spec| spec.name.clone()).collect();
-    for (spec, values) in from.read_weights(gpu)? {
-        if names.contains(&spec.name) {
-            to.write(gpu, &spec.name, &values)?;
-        }
-    }
-    Ok(())
 }
 
 fn record(metrics: &mut Metrics, step: &PolicyStep) -> Result<()> {

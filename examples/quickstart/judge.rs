@@ -68,6 +68,11 @@ impl Judge {
         })
     }
 
+    /// The weights of the writer that was measured last.
+    pub fn weights(&self) -> &Parameters {
+        &self.weights
+    }
+
     /// Measures the writer of these weights.
     pub fn measure(
         &mut self,
@@ -76,7 +81,7 @@ impl Judge {
         weights: &Parameters,
         reward: &mut RewardEnsemble,
     ) -> Result<Measured> {
-        self.weights.copy_from(&setup.gpu, weights)?;
+        self.weights.copy_common(&setup.gpu, weights)?;
         let options = setup.sampling(SEED);
         let answers = self.generator.generate(&self.prompts, SAMPLES, &options)?;
         let gold = answers

@@ -244,10 +244,8 @@ pub fn reward(
         let (training, validation) = (compared.training.clone(), compared.validation.clone());
         let (gpu, config) = (&setup.gpu, &setup.config);
         let mut trainer = RewardTrainer::new(gpu, config, options, training, validation)?;
-        for (spec, values) in start.parameters().read_weights(gpu)? {
-            let parameters = trainer.model().parameters();
-            parameters.write(gpu, &spec.name, &values)?;
-        }
+        let parameters = trainer.model().parameters();
+        parameters.copy_common(gpu, start.parameters())?;
         if train(&mut trainer, &folder, 0, interrupted)? == Outcome::Interrupted {
             bail!("interrupted");
         }

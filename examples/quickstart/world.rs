@@ -66,9 +66,7 @@ impl Question {
                 object: index / QUESTIONS.len(),
             })
             .collect();
-        for last in (1..all.len()).rev() {
-            all.swap(last, random.below(last + 1));
-        }
+        random.shuffle(&mut all);
         all
     }
 

@@ -62,14 +62,11 @@ pub struct Shuffle {
 }
 
 impl Shuffle {
-    /// A permutation of `0..len`, by Fisher and Yates's method; all are equally likely but for
-    /// the bias of [`Random::below`].
+    /// A permutation of `0..len`, by [`Random::shuffle`].
     pub fn permutation(&self, len: usize) -> Vec<usize> {
         let mut random = Random::new(self.seed, self.epoch);
         let mut order: Vec<usize> = (0..len).collect();
-        for last in (1..len).rev() {
-            order.swap(last, random.below(last + 1));
-        }
+        random.shuffle(&mut order);
         order
     }
 }

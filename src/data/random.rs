@@ -61,6 +61,14 @@ impl Random {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
+    /// Puts values into a random order, by Fisher and Yates's method; all orders are equally likely
+    /// but for the bias of [`below`](Self::below).
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for last in (1..values.len()).rev() {
+            values.swap(last, self.below(last + 1));
+        }
+    }
+
     /// Normal with mean 0 and variance 1, by Box and Muller (1958, "A note on the generation of
     /// random normal deviates"); takes two numbers of the stream.
     pub fn normal(&mut self) -> f32 {

@@ -5,7 +5,7 @@ mod waves;
 
 pub use options::{Completion, Finish, GenerateOptions, Request, SamplingOptions};
 
-use super::language_head::{head_windows, record_logits};
+use super::language_head::head_windows;
 use super::trunk::Rows;
 use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk};
 use crate::data::{Capacity, Counts};
@@ -14,6 +14,7 @@ use crate::kernels::nn::attention_decode::{
     AttentionDecodeIo, AttentionDecodeSizes, Sequence, attention_decode,
 };
 use crate::kernels::nn::copy_rows::{CopyRowsIo, RowCopy, copy_rows};
+use crate::kernels::nn::language_head::push_logits_of;
 use crate::kernels::policy::sample::{SampleIo, SampleSettings, Sampled, sample};
 use crate::kernels::{Count, Size};
 use crate::{Error, Result};
@@ -254,8 +255,8 @@ impl Generator {
         let shape = [self.capacity.sequences, vocabulary.next_multiple_of(4)];
         let logits = Tensor::zeros::<f32>(&self.gpu, "next-token logits", &shape)?;
         let head = head_windows(&self.config, parameters)?;
-        let live = (self.live_sequences(), &state.counts);
-        record_logits(plan, hidden, &head, &logits, live)?;
+        let live = (self.live_sequences(), Some(&state.counts));
+        push_logits_of(plan, (hidden, self.config.n_embd), &head, &logits, live)?;
         let io = SampleIo {
             settings: &state.settings,
             logits: &logits,

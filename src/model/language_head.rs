@@ -4,14 +4,12 @@ use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::Size;
 use crate::kernels::nn::cross_entropy::{
     CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
 use crate::kernels::nn::cross_entropy_statistics::{
     CrossEntropyStatisticsIo, cross_entropy_statistics,
 };
-use crate::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use crate::kernels::policy::token_logprob::{
     TokenLogprobBackwardIo, TokenLogprobIo, token_logprob_backward, token_logprob_forward,
 };
@@ -39,41 +37,6 @@ pub fn head_windows<'a>(
             first_row: window.first_row,
         })
         .collect())
-}
-
-/// Appends `logits[:, ..V] = hidden headᵀ` for the live rows; hidden is (R, C), logits (R, V
-/// rounded up to a multiple of 4).
-///
-/// # Errors
-///
-/// What the matrix product refuses.
-pub(super) fn record_logits(
-    plan: &mut Plan,
-    hidden: &Tensor,
-    head: &[HeadWindow<'_>],
-    logits: &Tensor,
-    (rows, counts): (Size, &Tensor),
-) -> Result<()> {
-    for window in head {
-        let [tokens, width] = *window.weight.shape() else {
-            return Err(crate::Error::shape("language head", "it is no matrix"));
-        };
-        let io = MatmulIo {
-            a: Matrix::whole(hidden),
-            b: Matrix::whole(window.weight),
-            out: Matrix::from_column(logits, window.first_row),
-            epilogue: Epilogue::Store,
-            counts: Some(counts),
-        };
-        let sizes = MatmulSizes {
-            layout: Layout::Nt,
-            m: rows,
-            n: tokens,
-            k: Size::fixed(width),
-        };
-        matmul(plan, &io, &sizes)?;
-    }
-    Ok(())
 }
 
 /// Buffers of the language head, for one capacity.

@@ -296,6 +296,22 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes the weights of the parameters that both have by name, such as all but a value head,
+    /// by way of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if their shapes differ, and what reading a tensor refuses.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn copy_common(&self, gpu: &Gpu, other: &Self) -> Result<()> {
+        for (spec, values) in other.read_weights(gpu)? {
+            if self.windows.contains_key(&spec.name) {
+                self.write(gpu, &spec.name, &values)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Zeroes gradients and moments: a new optimiser.
     ///
     /// # Errors

@@ -321,10 +321,7 @@ impl PolicyRun {
         let gpu = self.policy.gpu().clone();
         let stream = self.rollouts * self.options.epochs as u64 + epoch as u64;
         let mut order: Vec<usize> = (0..self.buffer.minibatches().len()).collect();
-        shuffle(
-            &mut order,
-            &mut Random::new(self.options.seed ^ MINIBATCHES, stream),
-        );
+        Random::new(self.options.seed ^ MINIBATCHES, stream).shuffle(&mut order);
         let mut row = first_row;
         for minibatch in order {
             let slots = self.buffer.minibatches()[minibatch].clone();
@@ -487,11 +484,5 @@ fn generator_capacity(options: &RolloutOptions, longest: usize) -> GeneratorCapa
         prompts,
         sequences,
         new_tokens: options.max_new_tokens,
-    }
-}
-
-fn shuffle(order: &mut [usize], random: &mut Random) {
-    for last in (1..order.len()).rev() {
-        order.swap(last, random.below(last + 1));
     }
 }

@@ -155,23 +155,15 @@ impl<'a> LanguageHead<'a> {
     /// `logits[i, :] = head · hidden[row of target start + i]`
     pub fn push_logits(&self, plan: &mut Plan, chunk: Chunk) -> Result<()> {
         self.push_gather(plan, chunk)?;
-        for window in self.io.head_windows {
-            let io = MatmulIo {
-                a: Matrix::whole(self.io.gathered),
-                b: Matrix::whole(window.weight),
-                out: Matrix::from_column(self.io.logits, window.first_row),
-                epilogue: Epilogue::Store,
-                counts: self.io.counts,
-            };
-            let sizes = MatmulSizes {
-                layout: Layout::Nt,
-                m: chunk.live(self.io.counts),
-                n: window.weight.len() / self.width,
-                k: Size::fixed(self.width),
-            };
-            matmul(plan, &io, &sizes)?;
-        }
-        Ok(())
+        let rows = (chunk.live(self.io.counts), self.io.counts);
+        let (hidden, width) = (self.io.gathered, self.width);
+        push_logits_of(
+            plan,
+            (hidden, width),
+            self.io.head_windows,
+            self.io.logits,
+            rows,
+        )
     }
 
     /// The kernel that reads a chunk's rows: `core` or, where the device has them, `subgroup`.
@@ -331,4 +323,32 @@ fn push_rows<'a>(
             bytes: 8 * u64::from(params.rows) * u64::from(params.width),
         },
     })
+}
+
+/// `logits[:, ..V] = hidden headᵀ` for the live rows; hidden is (R, width), logits (R, V rounded up
+/// to a multiple of 4).
+pub(crate) fn push_logits_of(
+    plan: &mut Plan,
+    (hidden, width): (&Tensor, usize),
+    head: &[HeadWindow<'_>],
+    logits: &Tensor,
+    (rows, counts): (Size, Option<&Tensor>),
+) -> Result<()> {
+    for window in head {
+        let io = MatmulIo {
+            a: Matrix::whole(hidden),
+            b: Matrix::whole(window.weight),
+            out: Matrix::from_column(logits, window.first_row),
+            epilogue: Epilogue::Store,
+            counts,
+        };
+        let sizes = MatmulSizes {
+            layout: Layout::Nt,
+            m: rows,
+            n: window.weight.len() / width,
+            k: Size::fixed(width),
+        };
+        matmul(plan, &io, &sizes)?;
+    }
+    Ok(())
 }

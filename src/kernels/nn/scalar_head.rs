@@ -1,6 +1,7 @@
 //! A head of one output on rows that entries name, for rewards and values:
 //! `shaders/nn/scalar_head.wgsl`.
 
+use super::layer_norm::InputGradient;
 use super::zero_rows::zero_rows;
 use crate::data::batch::RowList;
 use crate::gpu::{
@@ -17,15 +18,6 @@ pub const SHADER: Shader = shader!("nn.scalar_head", "nn/scalar_head.wgsl", Core
 pub(crate) const ANSWERS: &Lib = lib!("lib.scalar_head.answers", "scalar_head/answers.wgsl");
 /// Entries are targets, consecutive in a list.
 pub(crate) const TARGETS: &Lib = lib!("lib.scalar_head.targets", "scalar_head/targets.wgsl");
-
-/// What becomes of a gradient that is there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputGradient {
-    /// It is overwritten; rows without an entry become zero.
-    Overwrite,
-    /// It is added to: another head on the same hidden states has written it.
-    Add,
-}
 
 device_struct! {
     struct ScalarHeadParams {
