@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Gpt2Config, Parameters};
+use super::{ModelConfig, Parameters};
 use crate::files::{io_error, write_atomically};
 use crate::gpu::Gpu;
 use crate::{Error, Result};
@@ -152,7 +152,7 @@ pub(crate) fn to_safetensors<'a>(
 pub fn save_reward_model(
     parameters: &Parameters,
     buffers: &[Vec<f32>],
-    config: &Gpt2Config,
+    config: &ModelConfig,
     folder: &Path,
 ) -> Result<()> {
     write_tensors(
@@ -174,7 +174,7 @@ pub fn save_reward_model(
 pub fn save_language_model(
     parameters: &Parameters,
     buffers: &[Vec<f32>],
-    config: &Gpt2Config,
+    config: &ModelConfig,
     folder: &Path,
 ) -> Result<()> {
     let model = folder.join("model.safetensors");

@@ -2,7 +2,7 @@
 
 use prefgrad::Error;
 use prefgrad::data::TokenRecord;
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::{Gpt2Config, ModelConfig};
 use prefgrad::train::{Evaluation, Phase, RewardOptions, RewardTrainer, checkpoint, score_records};
 
 use crate::tools::{gpu, pair};
@@ -24,7 +24,7 @@ fn records(count: u32, offset: u32) -> Vec<TokenRecord> {
         .collect()
 }
 
-fn config() -> Gpt2Config {
+fn config() -> ModelConfig {
     Gpt2Config {
         vocab_size: 64,
         n_positions: 32,
@@ -36,7 +36,7 @@ fn config() -> Gpt2Config {
         eos_token_id: Some(1),
         pad_token_id: Some(0),
         tie_word_embeddings: true,
-    }
+    }.into()
 }
 
 fn options() -> RewardOptions {
