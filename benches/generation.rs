@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use prefgrad::Gpu;
 use prefgrad::model::{
-    GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, ModelConfig, Head, Parameters, Purpose,
-    SamplingOptions, model_parameters,
+    GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head, ModelConfig, Parameters,
+    Purpose, SamplingOptions, model_parameters,
 };
 
 #[path = "../tests/support/uncached.rs"]
@@ -36,7 +36,8 @@ fn config() -> ModelConfig {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    }.into()
+    }
+    .into()
 }
 
 fn median(mut run: impl FnMut() -> Result<Duration>) -> Result<Duration> {

@@ -11,8 +11,8 @@ use example_tools::prompts::PromptFile;
 use example_tools::samples::{finish_name, one_line};
 use prefgrad::Gpu;
 use prefgrad::model::{
-    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, ModelConfig, Head,
-    Parameters, Purpose, SamplingOptions, model_parameters, load_weights,
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Head, ModelConfig,
+    Parameters, Purpose, SamplingOptions, load_weights, model_parameters,
 };
 use serde_json::json;
 
@@ -98,7 +98,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn prompts(args: &Args, tokenizer: &LoadedTokenizer, config: &ModelConfig) -> Result<Vec<Vec<u32>>> {
+fn prompts(
+    args: &Args,
+    tokenizer: &LoadedTokenizer,
+    config: &ModelConfig,
+) -> Result<Vec<Vec<u32>>> {
     let (answer, context) = (args.max_new_tokens, config.max_position_embeddings);
     let Some(path) = &args.prompts else {
         let text = args.prompt.as_deref().unwrap_or_default();

@@ -9,7 +9,7 @@ use example_tools::progress::{Progress, StepStatus};
 use example_tools::scoring::{Scoring, model_tokenizer};
 use prefgrad::Gpu;
 use prefgrad::data::{Batch, Boundary, PackOptions, RecordForm, Targets, TokenRecord, pack_all};
-use prefgrad::model::{ModelConfig, Head, Policy, PolicyOptions, Purpose, load_weights};
+use prefgrad::model::{Head, ModelConfig, Policy, PolicyOptions, Purpose, load_weights};
 use prefgrad::train::{AnswerLogprobs, capacity_for};
 use serde_json::{Value, json};
 

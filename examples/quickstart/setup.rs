@@ -61,7 +61,8 @@ impl Setup {
             eos_token_id: Some(eos),
             pad_token_id: tokenizer.pad_token_id(),
             tie_word_embeddings: true,
-        }.into();
+        }
+        .into();
         let mut questions = Question::all(&mut Random::new(seed, 0));
         let fresh = questions.split_off(questions.len() - FRESH);
         Ok(Self {

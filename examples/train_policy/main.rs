@@ -191,7 +191,8 @@ fn new_config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    }.into();
+    }
+    .into();
     let config = with_special_tokens(config, tokenizer);
     config.validate("the model's options")?;
     Ok(config)

@@ -113,7 +113,8 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
             eos_token_id: None,
             pad_token_id: None,
             tie_word_embeddings: true,
-        }.into(),
+        }
+        .into(),
     };
     let config = with_special_tokens(config, tokenizer);
     if tokenizer.vocab_size() > config.vocab_size {

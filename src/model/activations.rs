@@ -73,8 +73,7 @@ pub(super) struct Gradients {
 
 impl Norm {
     fn new(gpu: &Gpu, label: &str, config: &ModelConfig, tokens: usize) -> Result<Self> {
-        let vector =
-            |what: &str| Tensor::zeros::<f32>(gpu, &format!("{label} {what}"), &[tokens]);
+        let vector = |what: &str| Tensor::zeros::<f32>(gpu, &format!("{label} {what}"), &[tokens]);
         Ok(Self {
             y: Tensor::zeros::<f32>(gpu, label, &[tokens, config.hidden_size])?,
             mean: match config.family.layer_norm() {
@@ -88,11 +87,7 @@ impl Norm {
 
 impl Block {
     fn new(gpu: &Gpu, layer: usize, config: &ModelConfig, tokens: usize) -> Result<Self> {
-        let (width, inner, heads) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.heads(),
-        );
+        let (width, inner, heads) = (config.hidden_size, config.intermediate_size, config.heads());
         let tensor = |what: &str, columns: usize| {
             Tensor::zeros::<f32>(gpu, &format!("block {layer} {what}"), &[tokens, columns])
         };
@@ -151,11 +146,7 @@ impl Activations {
 
 impl Gradients {
     pub fn new(gpu: &Gpu, config: &ModelConfig, tokens: usize) -> Result<Self> {
-        let (width, inner, heads) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.heads(),
-        );
+        let (width, inner, heads) = (config.hidden_size, config.intermediate_size, config.heads());
         let tensor =
             |label: &str, columns: usize| Tensor::zeros::<f32>(gpu, label, &[tokens, columns]);
         Ok(Self {

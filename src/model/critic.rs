@@ -1,6 +1,6 @@
 //! [`Critic`]: the value of each token, by a network of its own or by a head on the policy's trunk.
 
-use super::{ModelConfig, Head, Parameters, Policy, Purpose, Trunk, model_parameters};
+use super::{Head, ModelConfig, Parameters, Policy, Purpose, Trunk, model_parameters};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};

@@ -9,7 +9,7 @@ use super::language_head::head_windows;
 use super::trunk::Rows;
 use super::{DeviceBatch, ModelConfig, Parameters, Purpose, Trunk};
 use crate::data::{Capacity, Counts};
-use crate::gpu::{Gpu, Plan, Tensor};
+use crate::gpu::{Gpu, MemoryUse, Plan, Tensor};
 use crate::kernels::nn::attention_decode::{
     AttentionDecodeIo, AttentionDecodeSizes, Sequence, attention_decode,
 };
@@ -91,7 +91,8 @@ impl State {
 impl Generator {
     /// Allocates the cache and records the plans with these parameters' weights.
     ///
-    /// The cache takes `8 · layers · width · (prompt_tokens + sequences · new_tokens)` bytes.
+    /// The cache takes `8 · layers · G · D · (prompt_tokens + sequences · new_tokens)` bytes, for G
+    /// key/value heads of D values.
     ///
     /// # Errors
     ///
@@ -165,9 +166,12 @@ impl Generator {
     fn allocate_cache(&self) -> Result<Vec<Tensor>> {
         let capacity = self.capacity;
         let rows = capacity.prompt_tokens + capacity.sequences * capacity.new_tokens;
+        let heads = self.config.heads();
+        let width = 2 * heads.key_value * heads.width;
+        let gpu = self.gpu.for_use(MemoryUse::Cache);
         let tensor = |layer| {
             let label = format!("block {layer} cache");
-            Tensor::zeros::<f32>(&self.gpu, &label, &[rows, 2 * self.config.hidden_size])
+            Tensor::zeros::<f32>(&gpu, &label, &[rows, width])
         };
         (0..self.config.num_hidden_layers).map(tensor).collect()
     }
@@ -256,7 +260,13 @@ impl Generator {
         let logits = Tensor::zeros::<f32>(&self.gpu, "next-token logits", &shape)?;
         let head = head_windows(&self.config, parameters)?;
         let live = (self.live_sequences(), Some(&state.counts));
-        push_logits_of(plan, (hidden, self.config.hidden_size), &head, &logits, live)?;
+        push_logits_of(
+            plan,
+            (hidden, self.config.hidden_size),
+            &head,
+            &logits,
+            live,
+        )?;
         let io = SampleIo {
             settings: &state.settings,
             logits: &logits,

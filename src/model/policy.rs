@@ -1,7 +1,7 @@
 //! [`Policy`]: a language model whose answers are scored, and improved.
 
 use super::{
-    DeviceBatch, ModelConfig, Head, LanguageHead, Parameters, Purpose, Trunk, model_parameters,
+    DeviceBatch, Head, LanguageHead, ModelConfig, Parameters, Purpose, Trunk, model_parameters,
 };
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};

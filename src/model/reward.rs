@@ -1,7 +1,7 @@
 //! [`RewardModel`]: trunk, scalar head and losses, as plans recorded once.
 
 use super::{
-    DeviceBatch, ModelConfig, Head, LanguageHead, Parameters, Purpose, Trunk, model_parameters,
+    DeviceBatch, Head, LanguageHead, ModelConfig, Parameters, Purpose, Trunk, model_parameters,
 };
 use crate::Result;
 use crate::data::{Batch, Capacity};

@@ -16,7 +16,7 @@ use super::activations::{Activations, Gradients};
 use super::{ModelConfig, Window};
 use crate::Result;
 use crate::data::Capacity;
-use crate::gpu::{Gpu, Tensor};
+use crate::gpu::{Gpu, MemoryUse, Tensor};
 use crate::kernels::nn::attention::{AttentionSizes, Heads};
 use crate::kernels::nn::embedding::Window as TableWindow;
 use crate::kernels::{Count, Size};
@@ -60,7 +60,12 @@ impl Trunk {
         Ok(Self {
             config: config.clone(),
             capacity,
-            activations: Activations::new(gpu, config, capacity.tokens, sets)?,
+            activations: Activations::new(
+                &gpu.for_use(MemoryUse::Activations),
+                config,
+                capacity.tokens,
+                sets,
+            )?,
             gradients,
             rotary: heads::rotary_table(gpu, config)?,
         })

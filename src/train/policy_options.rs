@@ -135,7 +135,11 @@ impl RolloutOptions {
     /// # Errors
     ///
     /// [`Error::Data`] names the prompt, counted from 1; [`Error::Shape`] the stop token.
-    pub(super) fn check_prompts(&self, prompts: &[Vec<u32>], config: &ModelConfig) -> Result<usize> {
+    pub(super) fn check_prompts(
+        &self,
+        prompts: &[Vec<u32>],
+        config: &ModelConfig,
+    ) -> Result<usize> {
         let vocabulary = config.vocab_size;
         let is_unknown = |token: &&u32| **token as usize >= vocabulary;
         if let Some(token) = self.stop_tokens.iter().find(is_unknown) {

@@ -11,7 +11,7 @@ use crate::gpu::{Gpu, Plan, Tensor, submit_together};
 use crate::kernels::policy::grpo_loss::GrpoLossType;
 use crate::kernels::policy::{KlControl, POLICY_METRICS, TokenLogprob};
 use crate::model::{
-    Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, ModelConfig, Head,
+    Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Head, ModelConfig,
     Parameters, Policy, PolicyOptions, Purpose, model_parameters,
 };
 use crate::{Error, Result};

@@ -16,7 +16,7 @@ use super::{Optimizer, RewardOptions, Schedule};
 use crate::data::{Capacity, DataOrder, PackOptions, Targets, TokenRecord};
 use crate::gpu::Gpu;
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use crate::model::{ModelConfig, METRIC_SLOTS, RewardModel};
+use crate::model::{METRIC_SLOTS, ModelConfig, RewardModel};
 use crate::{Error, Result};
 
 /// The best evaluation so far.

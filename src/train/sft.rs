@@ -14,7 +14,7 @@ use crate::Result;
 use crate::data::{PackOptions, Targets, TokenRecord};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::METRICS;
-use crate::model::{ModelConfig, METRIC_SLOTS, Policy};
+use crate::model::{METRIC_SLOTS, ModelConfig, Policy};
 
 /// How a policy is fine-tuned on answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

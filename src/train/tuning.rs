@@ -13,7 +13,7 @@ use super::reward::capacity_for;
 use super::{AdamW, Optimizer, Schedule};
 use crate::data::{Batch, DataOrder, PackOptions, Packer, TokenRecord, pack_all};
 use crate::gpu::{Gpu, Tensor};
-use crate::model::{ModelConfig, Head, METRIC_SLOTS, Policy, PolicyOptions, Purpose};
+use crate::model::{Head, METRIC_SLOTS, ModelConfig, Policy, PolicyOptions, Purpose};
 use crate::{Error, Result};
 
 /// How a policy is trained on records, whatever the loss.

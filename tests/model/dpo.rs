@@ -3,7 +3,7 @@
 use prefgrad::Error;
 use prefgrad::data::TokenRecord;
 use prefgrad::kernels::policy::dpo_loss::DpoLoss;
-use prefgrad::model::{Gpt2Config, ModelConfig};
+use prefgrad::model::ModelConfig;
 use prefgrad::reference::policy::dpo_loss::{DpoAnswer, DpoLossOptions, DpoPair, dpo_loss};
 use prefgrad::train::{
     AdamW, DpoOptions, DpoStep, DpoTrainer, DpoWarning, TuningOptions, checkpoint,
@@ -162,10 +162,10 @@ fn easy(count: u32, offset: u32) -> Vec<TokenRecord> {
 }
 
 fn small() -> ModelConfig {
-    Gpt2Config {
-        n_layer: 1,
+    ModelConfig {
+        num_hidden_layers: 1,
         ..config()
-    }.into()
+    }
 }
 
 fn trainer(tuning: TuningOptions) -> DpoTrainer {

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use prefgrad::model::{
-    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, ModelConfig, Head,
-    Parameters, Purpose, Request, SamplingOptions, model_parameters, load_weights,
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
+    ModelConfig, Parameters, Purpose, Request, SamplingOptions, load_weights, model_parameters,
 };
 use prefgrad::reference::nn::attention::Segment;
 use prefgrad::reference::nn::gelu::Gelu;
@@ -44,7 +44,8 @@ impl Model {
             eos_token_id: Some(1),
             pad_token_id: None,
             tie_word_embeddings,
-        }.into();
+        }
+        .into();
         let model = Self::zero(config);
         model.parameters.initialise(gpu(), 7).unwrap();
         for (index, (spec, values)) in model
@@ -103,8 +104,8 @@ impl Model {
             width: config.hidden_size,
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
-            inner: config.inner(),
-            eps: config.layer_norm_epsilon,
+            inner: config.intermediate_size,
+            eps: config.norm_eps,
             gelu: Gelu::Tanh,
         };
         let positions: Vec<u32> = (0..sequence.len() as u32).collect();
@@ -122,7 +123,11 @@ impl Model {
         forward
             .hidden()
             .chunks(config.hidden_size)
-            .map(|row| head.chunks(config.hidden_size).map(|w| dot(row, w)).collect())
+            .map(|row| {
+                head.chunks(config.hidden_size)
+                    .map(|w| dot(row, w))
+                    .collect()
+            })
             .collect()
     }
 }

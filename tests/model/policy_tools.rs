@@ -29,7 +29,8 @@ pub fn config(tie_word_embeddings: bool) -> ModelConfig {
         eos_token_id: Some(STOP),
         pad_token_id: None,
         tie_word_embeddings,
-    }.into()
+    }
+    .into()
 }
 
 /// Weights large enough that what is said depends on what stands before it.

@@ -65,7 +65,8 @@ pub fn small_model(
         eos_token_id: Some(1),
         pad_token_id,
         tie_word_embeddings: true,
-    }.into();
+    }
+    .into();
     let capacity = capacity_for(512, with_targets);
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu(), &config, capacity, &loss).unwrap();

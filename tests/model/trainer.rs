@@ -36,7 +36,8 @@ fn config() -> ModelConfig {
         eos_token_id: Some(1),
         pad_token_id: Some(0),
         tie_word_embeddings: true,
-    }.into()
+    }
+    .into()
 }
 
 fn options() -> RewardOptions {
@@ -145,7 +146,7 @@ fn a_loss_that_is_not_finite_names_its_records_and_changes_nothing() {
         ..options()
     });
     let parameters = trainer.model().parameters();
-    let width = config().n_embd;
+    let width = config().hidden_size;
     parameters
         .write(gpu(), "score.weight", &vec![f32::NAN; width])
         .unwrap();

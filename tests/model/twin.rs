@@ -48,8 +48,8 @@ impl Twin {
                 width: config.hidden_size,
                 layers: config.num_hidden_layers,
                 heads: config.num_attention_heads,
-                inner: config.inner(),
-                eps: config.layer_norm_epsilon,
+                inner: config.intermediate_size,
+                eps: config.norm_eps,
                 gelu: Gelu::Tanh,
             },
             parameters,
@@ -139,7 +139,8 @@ pub fn config() -> ModelConfig {
         eos_token_id: Some(1),
         pad_token_id: Some(0),
         tie_word_embeddings: true,
-    }.into()
+    }
+    .into()
 }
 
 /// Pairs and a ranking, with prompts over a tile's length and answers of a single token.

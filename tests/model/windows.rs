@@ -44,7 +44,8 @@ fn train(gpu: &Gpu) -> (RewardModel, Outcome) {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    }.into();
+    }
+    .into();
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu, &config, capacity_for(96, true), &loss).unwrap();
     model.parameters().initialise(gpu, 5).unwrap();

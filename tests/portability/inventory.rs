@@ -70,7 +70,8 @@ fn build_everything(gpu: &Gpu) {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    }.into();
+    }
+    .into();
     let capacity = Capacity {
         tokens: 64,
         segments: 8,

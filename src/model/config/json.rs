@@ -72,9 +72,7 @@ pub(super) fn only(value: &Value, fields: &[(&str, &str)]) -> Read<()> {
         if let Some(found) = field(value, name)
             && found.to_string() != *expected
         {
-            return Err(format!(
-                "{name} is {found}; only {expected} is implemented"
-            ));
+            return Err(format!("{name} is {found}; only {expected} is implemented"));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod llama;
 use std::path::Path;
 
 pub use gpt2::Gpt2Config;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::rope::Rope;
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 const MAX_HEAD_DIM: usize = crate::kernels::nn::attention::MAX_HEAD_WIDTH;
 
 /// Whose layers, names and `config.json` a model has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// GPT-2: LayerNorm, a table of positions, GELU.
     Gpt2,
@@ -78,7 +79,7 @@ impl Family {
 }
 
 /// A model's family, sizes and token ids.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Whose layers and names.
     pub family: Family,
@@ -319,10 +320,15 @@ fn read_json(path: &Path) -> Result<Value> {
 
 /// The family of `model_type`, if the architecture is one that the crate has a head for.
 fn family_of(value: &Value) -> std::result::Result<Family, String> {
-    let known = "gpt2, llama (Llama 2 and 3, SmolLM2), mistral, qwen2 (Qwen2, Qwen2.5) and qwen3 are";
+    let known =
+        "gpt2, llama (Llama 2 and 3, SmolLM2), mistral, qwen2 (Qwen2, Qwen2.5) and qwen3 are";
     let name = match value.get("model_type") {
         Some(Value::String(name)) => name,
-        Some(other) => return Err(format!("model_type is {other}, not text; {known} implemented")),
+        Some(other) => {
+            return Err(format!(
+                "model_type is {other}, not text; {known} implemented"
+            ));
+        }
         None => return Err(format!("model_type is missing; {known} implemented")),
     };
     let family = Family::ALL

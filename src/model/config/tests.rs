@@ -86,7 +86,11 @@ fn what_would_change_the_numbers_is_refused_by_name() {
         (Family::Llama, "head_dim", json!(18)),
         (Family::Llama, "num_key_value_heads", json!(2)),
         (Family::Llama, "final_logit_softcapping", json!(30.0)),
-        (Family::Llama, "rope_scaling", json!({"rope_type": "longrope"})),
+        (
+            Family::Llama,
+            "rope_scaling",
+            json!({"rope_type": "longrope"}),
+        ),
         (Family::Llama, "rms_norm_eps", json!(-1.0)),
         (Family::Mistral, "num_key_value_heads", Value::Null),
         (Family::Mistral, "sliding_window", json!(63)),
@@ -144,7 +148,10 @@ fn an_unknown_architecture_is_named_with_those_that_are_known() {
     assert!(error.contains("LlamaForTokenClassification") && error.contains("LlamaForCausalLM"));
     json["model_type"] = "gemma2".into();
     let error = refusal(&json);
-    assert!(error.contains("gemma2") && error.contains("qwen3"), "{error}");
+    assert!(
+        error.contains("gemma2") && error.contains("qwen3"),
+        "{error}"
+    );
     json.as_object_mut().unwrap().remove("model_type");
     assert!(refusal(&json).contains("model_type is missing"));
 }

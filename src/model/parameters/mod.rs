@@ -8,7 +8,7 @@ use self::place::{Slice, blocks, len, place, slices};
 use super::Purpose;
 use super::specs::{Init, ParameterSpec};
 use crate::data::Random;
-use crate::gpu::{Gpu, Tensor};
+use crate::gpu::{Gpu, MemoryUse, Tensor};
 use crate::{Error, Result};
 
 /// Elements that every tensor starts at a multiple of: 256 bytes, the largest offset alignment
@@ -70,18 +70,19 @@ impl Parameters {
         let (placements, plans) = place(&blocks, capacity)?;
         let mut chunks = Vec::with_capacity(plans.len());
         for (index, plan) in plans.iter().enumerate() {
-            let tensor = |what: &str, len: usize| {
-                Tensor::zeros::<f32>(gpu, &format!("parameters {index}: {what}"), &[len])
+            let tensor = |what: &str, purpose: MemoryUse, len: usize| {
+                let label = format!("parameters {index}: {what}");
+                Tensor::zeros::<f32>(&gpu.for_use(purpose), &label, &[len])
             };
             let trained = match purpose {
                 Purpose::Score => 0,
                 Purpose::Train => plan.len,
             };
             chunks.push(Chunk {
-                weights: tensor("weights", plan.len)?,
-                gradients: tensor("gradients", trained)?,
-                m: tensor("first moments", trained)?,
-                v: tensor("second moments", trained)?,
+                weights: tensor("weights", MemoryUse::Weights, plan.len)?,
+                gradients: tensor("gradients", MemoryUse::Gradients, trained)?,
+                m: tensor("first moments", MemoryUse::Optimizer, trained)?,
+                v: tensor("second moments", MemoryUse::Optimizer, trained)?,
                 decayed: plan.decayed,
             });
         }
@@ -161,6 +162,9 @@ impl Parameters {
     ///
     /// What writing a tensor refuses.
     pub fn initialise(&self, gpu: &Gpu, seed: u64) -> Result<()> {
+        if gpu.counts_only() {
+            return Ok(());
+        }
         for (index, spec) in self.specs.iter().enumerate() {
             let count = len(&spec.shape);
             let values = match spec.init {

@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_table_over_the_limit_is_split_by_rows_and_none_is_lost() {
-        let (placed, chunks) = place(&blocks(&specs(&[(100, 10, true), (3, 7, false)])), 256).unwrap();
+        let (placed, chunks) =
+            place(&blocks(&specs(&[(100, 10, true), (3, 7, false)])), 256).unwrap();
         let table: Vec<_> = placed.iter().filter(|p| p.block == 0).collect();
         assert_eq!(table.iter().map(|p| p.rows).sum::<usize>(), 100);
         assert!(

@@ -33,7 +33,10 @@ impl Trunk {
             plan,
             (parameters, &batch.counts),
             family.final_norm(),
-            (self.activations.entering(layers), &self.activations.final_norm),
+            (
+                self.activations.entering(layers),
+                &self.activations.final_norm,
+            ),
             (&gradients.hidden, InputGradient::Overwrite),
         )?;
         let pass = Pass {
@@ -153,7 +156,8 @@ impl Pass<'_> {
         let dy = (&self.trunk.gradients()?.normed, InputGradient::Add);
         let name = self.trunk.config.family.norm(layer, part);
         let given = (self.parameters, &self.batch.counts);
-        self.trunk.norm_backward(plan, given, &name, (x, block.norm(part)), dy)
+        self.trunk
+            .norm_backward(plan, given, &name, (x, block.norm(part)), dy)
     }
 
     /// Into the rows of a table that the batch used.

@@ -189,7 +189,13 @@ impl Step<'_> {
             self.linear(plan, layer, LinearPart::Up, io, after)?;
         }
         let after = After::Residual(&block.middle);
-        self.linear(plan, layer, LinearPart::Down, (&block.act, &block.out), after)
+        self.linear(
+            plan,
+            layer,
+            LinearPart::Down,
+            (&block.act, &block.out),
+            after,
+        )
     }
 
     fn norm(
@@ -201,7 +207,8 @@ impl Step<'_> {
     ) -> Result<()> {
         let name = self.trunk.config.family.norm(layer, part);
         let given = (self.parameters, self.rows.counts);
-        self.trunk.norm_forward(plan, given, &name, (x, block.norm(part)))
+        self.trunk
+            .norm_forward(plan, given, &name, (x, block.norm(part)))
     }
 
     fn linear(

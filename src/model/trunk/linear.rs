@@ -40,7 +40,10 @@ impl<'a> Linear<'a> {
             (After::Residual(residual), Some(bias)) => Epilogue::BiasResidual { bias, residual },
             (After::Gelu { pre }, Some(bias)) => Epilogue::BiasGelu { bias, pre },
             (After::Gelu { .. }, None) => {
-                return Err(crate::Error::shape("trunk", "GELU behind a layer without bias"));
+                return Err(crate::Error::shape(
+                    "trunk",
+                    "GELU behind a layer without bias",
+                ));
             }
         })
     }
