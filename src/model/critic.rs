@@ -4,7 +4,7 @@ use super::{Gpt2Config, Head, Parameters, Policy, Purpose, Trunk, gpt2_parameter
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::nn::layer_norm::InputGradient;
+use crate::kernels::nn::InputGradient;
 use crate::kernels::policy::value_head::{
     ValueHeadBackwardIo, ValueHeadIo, value_head_backward, value_head_forward,
 };

@@ -64,6 +64,11 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    check_variants("nn.rms_norm");
+}
+
+#[test]
 fn bias_gradient() {
     check("nn.bias_gradient");
 }

@@ -7,6 +7,7 @@ use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::nn::rms_norm::{rms_norm_backward, rms_norm_forward};
 use prefgrad::reference::policy::token_logprob::{
     self as logprob, TokenGradient, token_logprob_backward, token_logprob_forward,
 };
@@ -88,6 +89,22 @@ fn layer_norm() {
     check("dx", |x| value(x, &weight, &bias), &x, &out.dx);
     check("dweight", |w| value(&x, w, &bias), &weight, &out.dweight);
     check("dbias", |b| value(&x, &weight, b), &bias, &out.dbias);
+}
+
+#[test]
+fn rms_norm() {
+    let mut random = Random::new(32);
+    // The larger eps is as large as the squares.
+    for (rows, width, eps) in [(4, 6, 1e-6), (3, 5, 0.5)] {
+        let x = random.values(rows * width, 2.0);
+        let weight = random.values(width, 1.5);
+        let dy = random.values(rows * width, 2.0);
+        let value = |x: &[f64], weight: &[f64]| dot(&rms_norm_forward(x, weight, eps).y, &dy);
+        let rstd = rms_norm_forward(&x, &weight, eps).rstd;
+        let out = rms_norm_backward(&x, &weight, &rstd, &dy);
+        check("dx", |x| value(x, &weight), &x, &out.dx);
+        check("dweight", |w| value(&x, w), &weight, &out.dweight);
+    }
 }
 
 #[test]

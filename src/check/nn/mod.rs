@@ -9,6 +9,8 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod matmul;
+mod norm;
+mod rms_norm;
 
 use super::Case;
 
@@ -18,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(attention_decode::cases());
     cases.extend(copy_rows::cases());
     cases.extend(layer_norm::cases());
+    cases.extend(rms_norm::cases());
     cases.extend(gelu::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
