@@ -69,6 +69,11 @@ fn rms_norm() {
 }
 
 #[test]
+fn qk_norm() {
+    check("nn.qk_norm");
+}
+
+#[test]
 fn bias_gradient() {
     check("nn.bias_gradient");
 }

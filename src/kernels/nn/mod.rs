@@ -12,6 +12,7 @@ pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
 pub mod norm;
+pub mod qk_norm;
 pub mod rms_norm;
 pub mod scalar_head;
 pub mod zero_rows;

@@ -8,6 +8,7 @@ pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod matmul;
+pub mod qk_norm;
 pub mod rms_norm;
 
 /// `Σ_i a_i b_i`.
