@@ -4,7 +4,7 @@ use super::{Head, ModelConfig, Parameters, Policy, Purpose, Trunk, model_paramet
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::nn::layer_norm::InputGradient;
+use crate::kernels::nn::InputGradient;
 use crate::kernels::policy::value_head::{
     ValueHeadBackwardIo, ValueHeadIo, value_head_backward, value_head_forward,
 };

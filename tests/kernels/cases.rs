@@ -64,6 +64,16 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    check_variants("nn.rms_norm");
+}
+
+#[test]
+fn qk_norm() {
+    check("nn.qk_norm");
+}
+
+#[test]
 fn bias_gradient() {
     check("nn.bias_gradient");
 }

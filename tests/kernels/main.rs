@@ -30,6 +30,8 @@ mod policy;
 mod pooled_head;
 mod ppo_loss;
 mod ppo_loss_golden;
+mod qk_norm;
+mod rms_norm;
 mod sample;
 mod statistic;
 mod token_logprob;

@@ -7,6 +7,8 @@ use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::nn::qk_norm::{qk_norm_backward, qk_norm_forward};
+use prefgrad::reference::nn::rms_norm::{rms_norm_backward, rms_norm_forward};
 use prefgrad::reference::policy::token_logprob::{
     self as logprob, TokenGradient, token_logprob_backward, token_logprob_forward,
 };
@@ -88,6 +90,47 @@ fn layer_norm() {
     check("dx", |x| value(x, &weight, &bias), &x, &out.dx);
     check("dweight", |w| value(&x, w, &bias), &weight, &out.dweight);
     check("dbias", |b| value(&x, &weight, b), &bias, &out.dbias);
+}
+
+#[test]
+fn rms_norm() {
+    let mut random = Random::new(32);
+    // The larger eps is as large as the squares.
+    for (rows, width, eps) in [(4, 6, 1e-6), (3, 5, 0.5)] {
+        let x = random.values(rows * width, 2.0);
+        let weight = random.values(width, 1.5);
+        let dy = random.values(rows * width, 2.0);
+        let value = |x: &[f64], weight: &[f64]| dot(&rms_norm_forward(x, weight, eps).y, &dy);
+        let rstd = rms_norm_forward(&x, &weight, eps).rstd;
+        let out = rms_norm_backward(&x, &weight, &rstd, &dy);
+        check("dx", |x| value(x, &weight), &x, &out.dx);
+        check("dweight", |w| value(&x, w), &weight, &out.dweight);
+    }
+}
+
+#[test]
+fn qk_norm() {
+    let mut random = Random::new(33);
+    let (rows, eps) = (3, 1e-3);
+    for (query, key_value) in [(1, 1), (4, 2)] {
+        let heads = Heads {
+            query,
+            key_value,
+            width: 4,
+        };
+        let x = random.values(rows * heads.qkv_width(), 2.0);
+        let [query_weight, key_weight] = [1.5, 2.5].map(|scale| random.values(heads.width, scale));
+        let dy = random.values(x.len(), 2.0);
+        let value = |x: &[f64], query: &[f64], key: &[f64]| {
+            dot(&qk_norm_forward(x, query, key, heads, eps), &dy)
+        };
+        let out = qk_norm_backward(&x, &query_weight, &key_weight, heads, eps, &dy);
+        let of_query = |w: &[f64]| value(&x, w, &key_weight);
+        check("dx", |x| value(x, &query_weight, &key_weight), &x, &out.dx);
+        check("dquery_weight", of_query, &query_weight, &out.dquery_weight);
+        let of_key = |w: &[f64]| value(&x, &query_weight, w);
+        check("dkey_weight", of_key, &key_weight, &out.dkey_weight);
+    }
 }
 
 #[test]

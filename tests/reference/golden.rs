@@ -1,10 +1,13 @@
 //! Each operation against PyTorch's figures in `float64`.
 
+use prefgrad::reference::nn::attention::Heads;
 use prefgrad::reference::nn::cross_entropy::{Target, cross_entropy};
 use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::nn::qk_norm::{qk_norm_backward, qk_norm_forward};
+use prefgrad::reference::nn::rms_norm::{rms_norm_backward, rms_norm_forward};
 use prefgrad::reference::optim::adamw::{AdamW, adamw};
 use prefgrad::reference::optim::grad_norm::{clip_coefficient, global_norm};
 use prefgrad::reference::policy::token_logprob::{
@@ -117,6 +120,39 @@ fn layer_norm() {
             case.assert_gradient("w", &gradients.dweight);
         }
         case.assert_gradient("b", &gradients.dbias);
+    }
+}
+
+#[test]
+fn rms_norm() {
+    for case in cases("norm", "rmsnorm") {
+        let [x, w] = ["x", "w"].map(|name| case.input(name).f64());
+        let out = rms_norm_forward(&x, &w, case.number("eps"));
+        case.assert_output("y", &out.y);
+        let dy = case.cotangent("y").f64();
+        let gradients = rms_norm_backward(&x, &w, &out.rstd, &dy);
+        case.assert_gradient("x", &gradients.dx);
+        case.assert_gradient("w", &gradients.dweight);
+    }
+}
+
+#[test]
+fn qk_norm() {
+    for case in cases("norm", "qknorm") {
+        let [query, key_value, width] = ["H", "G", "D"].map(|name| case.number(name) as usize);
+        let heads = Heads {
+            query,
+            key_value,
+            width,
+        };
+        let eps = case.number("eps");
+        let [x, wq, wk] = ["x", "wq", "wk"].map(|name| case.input(name).f64());
+        case.assert_output("y", &qk_norm_forward(&x, &wq, &wk, heads, eps));
+        let dy = case.cotangent("y").f64();
+        let gradients = qk_norm_backward(&x, &wq, &wk, heads, eps, &dy);
+        case.assert_gradient("x", &gradients.dx);
+        case.assert_gradient("wq", &gradients.dquery_weight);
+        case.assert_gradient("wk", &gradients.dkey_weight);
     }
 }
 

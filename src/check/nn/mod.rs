@@ -9,6 +9,9 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod matmul;
+mod norm;
+mod qk_norm;
+mod rms_norm;
 
 use super::Case;
 
@@ -18,6 +21,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(attention_decode::cases());
     cases.extend(copy_rows::cases());
     cases.extend(layer_norm::cases());
+    cases.extend(rms_norm::cases());
+    cases.extend(qk_norm::cases());
     cases.extend(gelu::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
