@@ -9,6 +9,7 @@ mod support;
 mod dpo;
 mod generate;
 mod gpt2;
+mod parity;
 mod policy_chain;
 mod policy_input;
 mod policy_models;
