@@ -10,6 +10,7 @@ mod dpo;
 mod generate;
 mod gpt2;
 mod memory;
+mod parity;
 mod policy_chain;
 mod policy_input;
 mod policy_models;
