@@ -81,7 +81,6 @@ device_struct! {
         kv_heads: u32,
         width: u32,
         eps: f32,
-        pad: [u32; 2],
     }
 }
 
@@ -100,7 +99,6 @@ impl QkNormSizes {
             kv_heads: to_u32(OP, self.heads.key_value)?,
             width: to_u32(OP, self.heads.width)?,
             eps: self.eps,
-            pad: [0; 2],
         })
     }
 
