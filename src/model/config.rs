@@ -136,6 +136,19 @@ impl Gpt2Config {
         };
         let value: Value =
             serde_json::from_str(&text).map_err(|error| refuse(format!("not JSON: {error}")))?;
+        Self::from_json(&value, &place)
+    }
+
+    /// Reads the contents of a `config.json`; `place` names it in messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpt2Config::read`].
+    pub fn from_json(value: &Value, place: &str) -> Result<Self> {
+        let refuse = |detail: String| Error::Model {
+            place: place.into(),
+            detail,
+        };
         for (field, expected) in FIXED {
             let found = value.get(field).map(Value::to_string);
             if let Some(found) = found.filter(|found| found != expected) {
@@ -144,9 +157,8 @@ impl Gpt2Config {
                 )));
             }
         }
-        let config: Self =
-            serde_json::from_value(value).map_err(|error| refuse(error.to_string()))?;
-        config.validate(&place)?;
+        let config: Self = Self::deserialize(value).map_err(|error| refuse(error.to_string()))?;
+        config.validate(place)?;
         Ok(config)
     }
 
