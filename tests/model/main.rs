@@ -25,4 +25,5 @@ mod tools;
 mod train20;
 mod trainer;
 mod twin;
+mod weight_files;
 mod windows;
