@@ -320,6 +320,20 @@ impl Gpu {
         }
     }
 
+    /// Submits the writes queued so far and, where that is possible, waits for them: wgpu keeps a
+    /// copy of what it has still to write.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::check`].
+    pub(crate) fn flush_writes(&self) -> Result<()> {
+        self.queue().submit([]);
+        #[cfg(not(target_arch = "wasm32"))]
+        return self.wait();
+        #[cfg(target_arch = "wasm32")]
+        self.check()
+    }
+
     /// Reports a fault that the device has signalled since the last call, if it is our own.
     ///
     /// # Errors

@@ -71,14 +71,6 @@ impl Family {
         self.block(layer, name)
     }
 
-    /// What the names of the decoder's parameters begin with.
-    pub(super) fn prefix(self) -> &'static str {
-        match self {
-            Self::Gpt2 => "transformer.",
-            _ => "model.",
-        }
-    }
-
     /// The norm after the last block.
     pub(super) fn final_norm(self) -> &'static str {
         match self {

@@ -28,6 +28,8 @@ pub use reward::{METRIC_SLOTS, RewardModel};
 pub use rope::{Rope, RopeScaling};
 pub use specs::{Head, Init, ParameterSpec, model_parameters};
 pub use trunk::{Purpose, Trunk};
-pub use weights::{load_weights, save_language_model, save_reward_model};
+pub use weights::{
+    SaveOptions, StoredTensor, WeightFiles, load_weights, save_language_model, save_reward_model,
+};
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use weights::{to_f32, to_safetensors};
+pub(crate) use weights::{TensorEntry, TensorWriter};

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::data::TokenRecord;
 use crate::files::{io_error, sync_folder, write_atomically};
 use crate::gpu::{Gpu, Tensor};
-use crate::model::{Chunk, ParameterSpec, Parameters, to_f32, to_safetensors};
+use crate::model::{Chunk, ParameterSpec, Parameters, TensorEntry, TensorWriter, WeightFiles};
 use crate::{Error, Result};
 
 const PREFIX: &str = "checkpoint-";
@@ -70,7 +69,7 @@ pub(super) fn save(
         std::fs::remove_dir_all(&partial).map_err(io_error("cannot remove", &partial))?;
     }
     std::fs::create_dir(&partial).map_err(io_error("cannot make", &partial))?;
-    write_atomically(&partial.join(TENSORS), &tensors(gpu, parameters, best)?)?;
+    write_tensors(&partial.join(TENSORS), gpu, parameters, best)?;
     let json = serde_json::to_string_pretty(state).map_err(|error| Error::Checkpoint {
         path: partial.clone(),
         detail: error.to_string(),
@@ -90,24 +89,38 @@ pub(super) fn save(
     Ok(())
 }
 
-fn tensors(gpu: &Gpu, parameters: &Parameters, best: Option<&[Vec<f32>]>) -> Result<Vec<u8>> {
-    let mut named: Vec<(String, &ParameterSpec, Vec<f32>)> = Vec::new();
-    for (prefix, kind) in KINDS {
-        let buffers = parameters.read(gpu, kind)?;
-        for (spec, values) in parameters.split(&buffers) {
-            named.push((format!("{prefix}{}", spec.name), spec, values));
+/// Writes weights, moments and best weights, one kind after the other through the host.
+fn write_tensors(
+    path: &Path,
+    gpu: &Gpu,
+    parameters: &Parameters,
+    best: Option<&[Vec<f32>]>,
+) -> Result<()> {
+    let prefixes = KINDS.iter().map(|(prefix, _)| *prefix);
+    let entries: Vec<TensorEntry> = prefixes
+        .chain(best.map(|_| BEST))
+        .flat_map(|prefix| parameters.specs().iter().map(move |spec| (prefix, spec)))
+        .map(|(prefix, spec)| TensorEntry {
+            name: format!("{prefix}{}", spec.name),
+            shape: spec.shape.clone(),
+        })
+        .collect();
+    let mut file = TensorWriter::create(path, &entries)?;
+    let mut write = |buffers: &[Vec<f32>]| -> Result<()> {
+        for spec in parameters.specs() {
+            for values in parameters.pieces(&spec.name, buffers)? {
+                file.write(values)?;
+            }
         }
+        Ok(())
+    };
+    for (_, kind) in KINDS {
+        write(&parameters.read(gpu, kind)?)?;
     }
     if let Some(buffers) = best {
-        for (spec, values) in parameters.split(buffers) {
-            named.push((format!("{BEST}{}", spec.name), spec, values));
-        }
+        write(buffers)?;
     }
-    to_safetensors(
-        named
-            .iter()
-            .map(|(name, spec, values)| (name.clone(), spec.shape.as_slice(), values.as_slice())),
-    )
+    file.complete()?.finish()
 }
 
 /// Reads the state of a checkpoint.
@@ -127,34 +140,31 @@ pub(super) fn restore(
     parameters: &Parameters,
 ) -> Result<Option<Vec<Vec<f32>>>> {
     let path = checkpoint.join(TENSORS);
-    let bytes = std::fs::read(&path).map_err(io_error("cannot read", &path))?;
     let refuse = |detail: String| Error::Checkpoint {
         path: checkpoint.to_owned(),
         detail,
     };
-    let file =
-        SafeTensors::deserialize(&bytes).map_err(|error| refuse(format!("{TENSORS}: {error}")))?;
+    let file = WeightFiles::open_file(&path).map_err(|error| refuse(error.to_string()))?;
     let values = |name: &str, spec: &ParameterSpec| {
-        let view = file
-            .tensor(name)
-            .map_err(|error| refuse(format!("`{name}`: {error}")))?;
-        if view.shape() != spec.shape {
+        let tensor = file
+            .get(name)
+            .ok_or_else(|| refuse(format!("{TENSORS}: it has no `{name}`")))?;
+        if tensor.shape != spec.shape {
             return Err(refuse(format!(
                 "`{name}` is {:?}, expected {:?}",
-                view.shape(),
-                spec.shape
+                tensor.shape, spec.shape
             )));
         }
-        to_f32(&view).ok_or_else(|| refuse(format!("`{name}` is not floating point")))
+        tensor.values().map_err(|error| refuse(error.to_string()))
     };
     for (prefix, kind) in KINDS {
         for spec in parameters.specs() {
-            let name = format!("{prefix}{}", spec.name);
-            parameters.write_kind(gpu, &spec.name, kind, &values(&name, spec)?)?;
+            let values = values(&format!("{prefix}{}", spec.name), spec)?;
+            parameters.write_kind(gpu, &spec.name, kind, &values)?;
         }
+        gpu.flush_writes()?;
     }
-    let has_best = file.names().iter().any(|name| name.starts_with(BEST));
-    if !has_best {
+    if !file.tensors().any(|tensor| tensor.name.starts_with(BEST)) {
         return Ok(None);
     }
     let mut best: Vec<Vec<f32>> = parameters

@@ -27,4 +27,5 @@ mod tools;
 mod train20;
 mod trainer;
 mod twin;
+mod weight_files;
 mod windows;

@@ -12,7 +12,7 @@ use crate::tools::{batch, difference, gpu, pair};
 const LIMIT: u64 = 128 << 10;
 
 /// A device whose bindings hold 128 KiB.
-fn narrow_gpu() -> Gpu {
+pub fn narrow_gpu() -> Gpu {
     let (device, queue) = pollster::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = instance.request_adapter(&Default::default()).await.unwrap();
