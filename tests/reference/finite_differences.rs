@@ -3,7 +3,7 @@
 use prefgrad::reference::gradient::check_gradient;
 use prefgrad::reference::nn::attention::{Heads, Segment, attention_backward, attention_forward};
 use prefgrad::reference::nn::cross_entropy::{Target, cross_entropy};
-use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
+use prefgrad::reference::nn::embedding::{Positions, embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
@@ -54,22 +54,25 @@ fn embedding() {
     let token_table = random.values(vocabulary * width, 1.0);
     let position_table = random.values(contexts * width, 1.0);
     let dout = random.values(tokens.len() * width, 2.0);
-    let value = |tokens_of: &[f64], positions_of: &[f64]| {
-        let out = embedding_forward(&tokens, &positions, tokens_of, positions_of, width);
-        dot(&out, &dout)
+    let value = |token_table: &[f64], table: Option<&[f64]>| {
+        let ids = &positions;
+        let positions = table.map(|table| Positions { ids, table });
+        dot(
+            &embedding_forward(&tokens, token_table, positions, width),
+            &dout,
+        )
     };
-    let out = embedding_backward(&tokens, &positions, &dout, vocabulary, contexts, width);
-    check(
-        "dtoken_table",
-        |x| value(x, &position_table),
-        &token_table,
-        &out.dtoken_table,
-    );
+    let dtokens = embedding_backward(&tokens, &dout, vocabulary, width);
+    for table in [None, Some(position_table.as_slice())] {
+        check("dtoken_table", |x| value(x, table), &token_table, &dtokens);
+    }
+    let dpositions = embedding_backward(&positions, &dout, contexts, width);
+    let of_positions = |table: &[f64]| value(&token_table, Some(table));
     check(
         "dposition_table",
-        |x| value(&token_table, x),
+        of_positions,
         &position_table,
-        &out.dposition_table,
+        &dpositions,
     );
 }
 

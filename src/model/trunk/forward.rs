@@ -5,7 +5,7 @@ use crate::Result;
 use crate::gpu::{Plan, Tensor};
 use crate::kernels::Size;
 use crate::kernels::nn::attention::{AttentionForwardIo, attention_forward};
-use crate::kernels::nn::embedding::{EmbeddingIo, embedding_forward};
+use crate::kernels::nn::embedding::{EmbeddingIo, Positions, embedding_forward};
 use crate::kernels::nn::layer_norm::{LayerNormIo, layer_norm_forward};
 use crate::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use crate::model::activations::{Block, Norm};
@@ -94,15 +94,17 @@ impl Trunk {
         rows: Rows<'_>,
         mut attend: impl FnMut(&mut Plan, Attend<'_>) -> Result<()>,
     ) -> Result<()> {
-        let position_table = &parameters.whole("transformer.wpe.weight")?.weight;
+        let positions = Positions {
+            ids: rows.positions,
+            table: &parameters.whole("transformer.wpe.weight")?.weight,
+        };
         for window in parameters.windows("transformer.wte.weight")? {
             embedding_forward(
                 plan,
                 &EmbeddingIo {
                     tokens: rows.tokens,
-                    positions: rows.positions,
                     token_table: &window.weight,
-                    position_table,
+                    positions: Some(positions),
                     out: &self.activations.embedded,
                     counts: Some(rows.counts),
                 },
