@@ -9,6 +9,8 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod matmul;
+mod rope;
+mod swiglu;
 
 use super::Case;
 
@@ -19,6 +21,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(copy_rows::cases());
     cases.extend(layer_norm::cases());
     cases.extend(gelu::cases());
+    cases.extend(swiglu::cases());
+    cases.extend(rope::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases.extend(cross_entropy::cases());

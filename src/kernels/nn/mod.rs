@@ -11,5 +11,7 @@ pub mod gelu;
 pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod rope;
 pub mod scalar_head;
+pub mod swiglu;
 pub mod zero_rows;
