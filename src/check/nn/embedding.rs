@@ -110,18 +110,12 @@ fn all(spec: Spec, purpose: Purpose) -> Vec<Case> {
     let forward = move |gpu: &Gpu| build_forward(gpu, spec, true);
     let alone = move |gpu: &Gpu| build_forward(gpu, spec, false);
     let backward = move |gpu: &Gpu| build_backward(gpu, spec);
-    let case = |direction: &str, build: Box<dyn Fn(&Gpu) -> Result<Trial> + Send + Sync>| {
-        Case::new(
-            "nn.embedding",
-            format!("{direction} {name}"),
-            purpose,
-            build,
-        )
-    };
+    let kernel = "nn.embedding";
+    let plain = format!("forward without positions {name}");
     vec![
-        case("forward", Box::new(forward)),
-        case("forward without positions", Box::new(alone)),
-        case("backward", Box::new(backward)),
+        Case::new(kernel, format!("forward {name}"), purpose, forward),
+        Case::new(kernel, plain, purpose, alone),
+        Case::new(kernel, format!("backward {name}"), purpose, backward),
     ]
 }
 
