@@ -109,6 +109,16 @@ fn gelu() {
 }
 
 #[test]
+fn swiglu() {
+    check("nn.swiglu");
+}
+
+#[test]
+fn rope() {
+    check("nn.rope");
+}
+
+#[test]
 fn statistic() {
     check("reduce.statistic");
 }

@@ -21,6 +21,7 @@ mod policy_rollout;
 mod policy_run;
 mod policy_tools;
 mod pooling;
+mod rope;
 mod sft;
 mod sharing;
 mod tools;

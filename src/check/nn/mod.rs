@@ -12,6 +12,8 @@ mod matmul;
 mod norm;
 mod qk_norm;
 mod rms_norm;
+mod rope;
+mod swiglu;
 
 use super::Case;
 
@@ -24,6 +26,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(rms_norm::cases());
     cases.extend(qk_norm::cases());
     cases.extend(gelu::cases());
+    cases.extend(swiglu::cases());
+    cases.extend(rope::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases.extend(cross_entropy::cases());

@@ -14,7 +14,9 @@ pub mod matmul;
 pub mod norm;
 pub mod qk_norm;
 pub mod rms_norm;
+pub mod rope;
 pub mod scalar_head;
+pub mod swiglu;
 pub mod zero_rows;
 
 /// What happens to the gradient of the input.

@@ -1,4 +1,4 @@
-//! The parts of a network: matmul, embedding, LayerNorm, RMSNorm, GELU, attention, cross-entropy.
+//! The parts of a network: matmul, embeddings, norms, activations, attention, cross-entropy.
 
 pub mod attention;
 pub mod attention_decode;
@@ -10,6 +10,8 @@ pub mod layer_norm;
 pub mod matmul;
 pub mod qk_norm;
 pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
 
 /// `Σ_i a_i b_i`.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
