@@ -13,9 +13,7 @@ use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use prefgrad::data::{PackOptions, Preference, Random, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
-use prefgrad::train::{
-    AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for,
-};
+use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for};
 use prefgrad::{Gpu, MemoryPlan};
 
 /// Updates whose median counts.
@@ -40,14 +38,44 @@ enum Loss {
 }
 
 const STEPS: [Step; 8] = [
-    step("gpt2-small-4x256 reward", four_layers, 8, Loss::Reward, true),
-    step("gpt2-small-4x256 reward, prompts apart", four_layers, 8, Loss::Reward, false),
+    step(
+        "gpt2-small-4x256 reward",
+        four_layers,
+        8,
+        Loss::Reward,
+        true,
+    ),
+    step(
+        "gpt2-small-4x256 reward, prompts apart",
+        four_layers,
+        8,
+        Loss::Reward,
+        false,
+    ),
     step("gpt2-124m reward", gpt2, 2, Loss::Reward, true),
-    step("gpt2-124m reward, prompts apart", gpt2, 2, Loss::Reward, false),
+    step(
+        "gpt2-124m reward, prompts apart",
+        gpt2,
+        2,
+        Loss::Reward,
+        false,
+    ),
     step("smollm2-135m reward", smollm2, 1, Loss::Reward, true),
-    step("smollm2-135m reward, prompts apart", smollm2, 1, Loss::Reward, false),
+    step(
+        "smollm2-135m reward, prompts apart",
+        smollm2,
+        1,
+        Loss::Reward,
+        false,
+    ),
     step("smollm2-135m dpo", smollm2, 1, Loss::Dpo, true),
-    step("smollm2-135m dpo, prompts apart", smollm2, 1, Loss::Dpo, false),
+    step(
+        "smollm2-135m dpo, prompts apart",
+        smollm2,
+        1,
+        Loss::Dpo,
+        false,
+    ),
 ];
 
 const fn step(
@@ -123,7 +151,10 @@ impl Step {
             let stored = match self.shared {
                 true => prompt,
                 false => {
-                    answers = answers.iter().map(|answer| [&prompt[..], answer].concat()).collect();
+                    answers = answers
+                        .iter()
+                        .map(|answer| [&prompt[..], answer].concat())
+                        .collect();
                     vec![]
                 }
             };
@@ -286,7 +317,13 @@ fn run() -> Result<()> {
     drop(gpu);
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header([
-        "step", "rows", "first s", "wall s", "CPU s", "peak MiB", "planned MiB",
+        "step",
+        "rows",
+        "first s",
+        "wall s",
+        "CPU s",
+        "peak MiB",
+        "planned MiB",
     ]);
     for step in &STEPS {
         if wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part)) {

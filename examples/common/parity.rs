@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use prefgrad::Gpu;
 use prefgrad::data::{DataOrder, Preference, TokenRecord};
-use prefgrad::model::{Gpt2Config, Parameters, load_weights};
+use prefgrad::model::{ModelConfig, Parameters, load_weights};
 use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, RewardOptions, RewardTrainer, TuningOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -148,7 +148,7 @@ impl Run {
             read_every: 1,
             ..RewardOptions::default()
         };
-        let config = Gpt2Config::read(&self.model)?;
+        let config = ModelConfig::read(&self.model)?;
         let records = in_order_of(options.seed, &self.records);
         let mut trainer = RewardTrainer::new(gpu, &config, options, records, vec![])?;
         self.load(gpu, trainer.model().parameters())?;
@@ -184,7 +184,7 @@ impl Run {
             beta: settings.beta.context("the run's settings have no beta")?,
             ..DpoOptions::default()
         };
-        let config = Gpt2Config::read(&self.model)?;
+        let config = ModelConfig::read(&self.model)?;
         let records = in_order_of(options.tuning.seed, &self.records);
         let mut trainer = DpoTrainer::new(gpu, &config, options, &records, &[])?;
         self.load(gpu, trainer.policy().parameters())?;

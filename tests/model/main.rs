@@ -7,6 +7,7 @@
 mod support;
 
 mod dpo;
+mod families;
 mod generate;
 mod gpt2;
 mod memory;

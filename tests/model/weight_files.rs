@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use prefgrad::Gpu;
 use prefgrad::data::TokenRecord;
 use prefgrad::model::{
-    ModelConfig, Head, Init, ParameterSpec, Parameters, Purpose, RewardModel, SaveOptions,
-    WeightFiles, model_parameters, load_weights, save_language_model, save_reward_model,
+    Head, Init, ModelConfig, ParameterSpec, Parameters, Purpose, RewardModel, SaveOptions,
+    WeightFiles, load_weights, model_parameters, save_language_model, save_reward_model,
 };
 use prefgrad::train::{capacity_for, score_records};
 use safetensors::Dtype;

@@ -215,48 +215,6 @@ impl Parameters {
     ///
     /// [`Error::Model`] for an unknown name or values past the parameter's end.
     pub fn write_range(&self, gpu: &Gpu, name: &str, first: usize, values: &[f32]) -> Result<()> {
-        let windows = self.windows(name)?;
-        let len: usize = windows.iter().map(|w| w.weight.len()).sum();
-        if first.saturating_add(values.len()) > len {
-            return Err(Error::Model {
-                place: name.into(),
-                detail: format!("{} values from {first} on, it has {len}", values.len()),
-            });
-        }
-        let (mut start, mut rest, mut next) = (0, values, first);
-        for window in windows {
-            let end = start + window.weight.len();
-            let (now, later) = rest.split_at(end.saturating_sub(next).min(rest.len()));
-            if !now.is_empty() {
-                window
-                    .weight
-                    .window(name, next - start, &[now.len()])?
-                    .write(gpu, now)?;
-            }
-            next += now.len();
-            (start, rest) = (end, later);
-        }
-        Ok(())
-    }
-
-    /// A parameter's values in whole buffers, one `Vec` a chunk, a slice for each of its windows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] for an unknown name.
-    pub fn slices<'a>(&self, name: &str, buffers: &'a [Vec<f32>]) -> Result<Vec<&'a [f32]>> {
-        let slice = |window: &Window| {
-            &buffers[window.chunk][window.start..window.start + window.weight.len()]
-        };
-        Ok(self.windows(name)?.iter().map(slice).collect())
-    }
-
-    /// Sets some of a parameter's values: those from element `first` on.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] for an unknown name or values past the parameter's end.
-    pub fn write_range(&self, gpu: &Gpu, name: &str, first: usize, values: &[f32]) -> Result<()> {
         let slices = self.slices.get(name).ok_or_else(|| unknown(name))?;
         let len: usize = slices.iter().map(|slice| slice.len).sum();
         if first.saturating_add(values.len()) > len {
