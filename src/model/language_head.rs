@@ -25,7 +25,7 @@ pub fn head_windows<'a>(
     parameters: &'a Parameters,
 ) -> Result<Vec<HeadWindow<'a>>> {
     let name = if config.tie_word_embeddings {
-        "transformer.wte.weight"
+        config.family.token_table()
     } else {
         "lm_head.weight"
     };
