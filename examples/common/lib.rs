@@ -6,6 +6,7 @@ mod canvas;
 pub mod chat_template;
 pub mod files;
 pub mod hf_tokenizer;
+pub mod memory;
 pub mod metrics;
 pub mod model_folder;
 pub mod parity;

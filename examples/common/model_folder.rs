@@ -222,6 +222,28 @@ pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig
     Ok(config)
 }
 
+/// The configuration in `file`, a `config.json`, for a new model that reads this tokenizer's tokens:
+/// its shape is the file's.
+///
+/// # Errors
+///
+/// As [`ModelConfig::from_json`], and where the tokenizer has more tokens than the shape.
+pub fn new_config_of(file: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
+    let place = file.display().to_string();
+    let json: Value =
+        serde_json::from_slice(&read(file)?).with_context(|| format!("{place}: not JSON"))?;
+    let config = with_special_tokens(ModelConfig::from_json(&json, &place)?, tokenizer);
+    if tokenizer.vocab_size() > config.vocab_size {
+        bail!(
+            "the tokenizer knows {} tokens, {place} {}: set its vocab_size to that at least",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        );
+    }
+    config.validate(&place)?;
+    Ok(config)
+}
+
 /// The special tokens are the tokenizer's. As TRL does: one without a padding token pads with its
 /// end-of-text token.
 pub fn with_special_tokens(config: ModelConfig, tokenizer: &dyn Tokenizer) -> ModelConfig {

@@ -27,6 +27,14 @@ pub struct Update {
 pub trait Tuner {
     /// The policy.
     fn policy(&self) -> &Policy;
+    /// What must be computed before the first update and evaluation, from the policy's weights.
+    ///
+    /// # Errors
+    ///
+    /// As the trainer's.
+    fn prepare(&mut self) -> prefgrad::Result<()> {
+        Ok(())
+    }
     /// Updates in all.
     fn total(&self) -> u64;
     /// Updates made.
@@ -240,6 +248,9 @@ impl Tuner for SftTrainer {
 }
 
 impl Tuner for DpoTrainer {
+    fn prepare(&mut self) -> prefgrad::Result<()> {
+        DpoTrainer::prepare(self)
+    }
     fn policy(&self) -> &Policy {
         self.policy()
     }

@@ -82,6 +82,9 @@ pub struct Args {
         help_heading = "Training"
     )]
     pub batch_tokens: usize,
+    /// The most GPU memory to take, in GiB: a run that needs more is refused before it begins.
+    #[arg(long, value_name = "GIB", help_heading = "Training")]
+    pub memory: Option<f64>,
     /// Micro-batches of an update of dpo and sft [default: 1].
     #[arg(long, value_name = "N", help_heading = "Training")]
     pub accumulation: Option<usize>,

@@ -105,16 +105,23 @@ impl Session {
         Ok(context - answer)
     }
 
-    /// The judge of answers, where reward models are given.
-    fn judge(&self) -> Result<Option<RewardJudge>> {
+    fn load_judge(&self, gpu: &Gpu) -> Result<Option<RewardJudge>> {
         let args = &self.args;
         if args.reward.is_empty() {
             return Ok(None);
         }
         let tokenizer = self.tokenizer.clone();
         let (folders, tokens) = (&args.reward, args.batch_tokens);
-        let judge = RewardJudge::load(&self.gpu, folders, args.pessimism, tokenizer, tokens)?;
-        for folder in folders {
+        let judge = RewardJudge::load(gpu, folders, args.pessimism, tokenizer, tokens)?;
+        Ok(Some(judge))
+    }
+
+    /// The judge of answers, where reward models are given.
+    fn judge(&self) -> Result<Option<RewardJudge>> {
+        let Some(judge) = self.load_judge(&self.gpu)? else {
+            return Ok(None);
+        };
+        for folder in &self.args.reward {
             println!("reward     {}", folder.display());
         }
         if judge.retokenises() {

@@ -1,12 +1,14 @@
 //! Supervised fine-tuning and DPO: the policy learns from what is in the file.
 
 use anyhow::{Result, bail};
+use example_tools::memory::plan_memory;
 use example_tools::model_folder::{load_policy, save_policy};
 use example_tools::policy::Ended;
 use example_tools::policy_report::{Change, ending, table, tuning_curves, write_report};
 use example_tools::record_file::open_records;
 use example_tools::samples::mean_reward;
 use example_tools::tuning::{Tuner, tune};
+use prefgrad::Gpu;
 use prefgrad::data::{
     Boundary, ReadOptions, Record, TokenRecord, TokeniseOptions, read_records, split_by_prompt,
     tokenise,
@@ -29,9 +31,6 @@ pub fn run(session: &Session) -> Result<()> {
     let args = &session.args;
     let longest = session.longest_prompt()?;
     let parts = read_parts(session)?;
-    let mut trainer = trainer(session, &parts)?;
-    session.print_model(trainer.policy());
-    let mut judge = session.judge()?;
     let prompts = parts.held_out.iter().map(|record| &record.prompt);
     let prompts: Vec<Vec<u32>> = prompts
         .filter(|prompt| !prompt.is_empty())
@@ -41,6 +40,19 @@ pub fn run(session: &Session) -> Result<()> {
             prompt
         })
         .collect();
+    plan_memory(&session.gpu, args.memory, |gpu| {
+        let trainer = new_trainer(gpu, session, &parts)?;
+        let _judge = session.load_judge(gpu)?;
+        session.sampler(trainer.policy(), &prompts)?;
+        Ok(())
+    })?;
+    let mut trainer = new_trainer(&session.gpu, session, &parts)?;
+    if let Some(folder) = &args.policy {
+        load_policy(trainer.policy(), folder)?;
+    }
+    trainer.prepare()?;
+    session.print_model(trainer.policy());
+    let mut judge = session.judge()?;
     let mut sampler = session.sampler(trainer.policy(), &prompts)?;
     // What random weights write is not worth a look.
     let before = match args.policy {
@@ -122,15 +134,11 @@ fn evaluates(args: &Args) -> bool {
     args.evaluate_every != Some(0)
 }
 
-fn trainer(session: &Session, parts: &Parts) -> Result<Box<dyn Tuner>> {
-    let (args, gpu, config) = (&session.args, &session.gpu, &session.config);
+fn new_trainer(gpu: &Gpu, session: &Session, parts: &Parts) -> Result<Box<dyn Tuner>> {
+    let (args, config) = (&session.args, &session.config);
     let (train, held_out) = (&parts.train, &parts.held_out);
     if args.algorithm == Algorithm::Dpo {
-        let mut trainer = DpoTrainer::new(gpu, config, dpo(args)?, train, held_out)?;
-        if let Some(folder) = &args.policy {
-            load_policy(trainer.policy(), folder)?;
-        }
-        trainer.prepare()?;
+        let trainer = DpoTrainer::new(gpu, config, dpo(args)?, train, held_out)?;
         return Ok(Box::new(trainer));
     }
     let default = SftOptions::default();
@@ -140,9 +148,6 @@ fn trainer(session: &Session, parts: &Parts) -> Result<Box<dyn Tuner>> {
         ..default
     };
     let trainer = SftTrainer::new(gpu, config, options, train, held_out)?;
-    if let Some(folder) = &args.policy {
-        load_policy(trainer.policy(), folder)?;
-    }
     Ok(Box::new(trainer))
 }
 

@@ -1,6 +1,7 @@
 //! PPO, GRPO and RLOO: the policy learns from its own answers.
 
 use anyhow::{Context, Result, bail};
+use example_tools::memory::plan_memory;
 use example_tools::model_folder::{load_policy, save_policy};
 use example_tools::policy::{Ended, PolicyOptions, PolicyTrainer, Rollout, improve};
 use example_tools::policy_report::{Change, changes, ending, policy_curves, table, write_report};
@@ -25,6 +26,13 @@ pub fn run(session: &Session) -> Result<()> {
     let options = options(session)?;
     let (prompts, held_out) = read_prompts(session)?;
     let (gpu, config) = (&session.gpu, &session.config);
+    plan_memory(gpu, args.memory, |gpu| {
+        let learnt_from = prompts.tokens.clone();
+        let trainer = PolicyTrainer::new(gpu, config, options.clone(), learnt_from)?;
+        let _judge = session.load_judge(gpu)?;
+        session.sampler(trainer.policy(), &held_out.tokens)?;
+        Ok(())
+    })?;
     let mut trainer = PolicyTrainer::new(gpu, config, options, prompts.tokens)?;
     let folder = args.policy.as_ref().context("no --policy")?;
     load_policy(trainer.policy(), folder)?;

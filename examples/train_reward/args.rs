@@ -9,9 +9,10 @@ use prefgrad::train::{AdamW, RewardOptions};
 ///
 /// Reads JSON Lines (also .gz), a .json list or .parquet with {"prompt", "chosen", "rejected"},
 /// {"chosen", "rejected"}, or {"prompt", "responses", "ranks"}, as texts or as chat messages, which
-/// the chat template beside the tokenizer writes, or HH-RLHF's turns without one. Leaves in --out a model that `transformers`
-/// loads (config.json, model.safetensors), its tokenizer, metrics.jsonl, TensorBoard events,
-/// pictures of the curves, and report.json with the held-out accuracy beside two baselines.
+/// the chat template beside the tokenizer writes, or HH-RLHF's turns without one. Leaves in --out a
+/// model that `transformers` loads (config.json, model.safetensors), its tokenizer, metrics.jsonl,
+/// TensorBoard events, pictures of the curves, and report.json with the held-out accuracy beside
+/// two baselines.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Args {
@@ -27,7 +28,8 @@ pub struct Args {
     /// A tokenizer.json, or a folder with one [default: the one in --init, else bytes].
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Start from this GPT-2 checkpoint (a Hugging Face folder) instead of random weights.
+    /// Start from this checkpoint (a Hugging Face folder: GPT-2, Llama, Mistral, Qwen2 or Qwen3)
+    /// instead of random weights.
     #[arg(long, value_name = "DIR")]
     pub init: Option<PathBuf>,
     /// Where the model goes.
@@ -40,6 +42,15 @@ pub struct Args {
     #[arg(long)]
     pub strict: bool,
 
+    /// Take the shape of a new model from this config.json, of any family, in place of the next
+    /// three.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "init",
+        help_heading = "Model"
+    )]
+    pub config: Option<PathBuf>,
     /// Transformer blocks.
     #[arg(long, default_value_t = 2, help_heading = "Model")]
     pub layers: usize,
@@ -49,6 +60,9 @@ pub struct Args {
     /// Attention heads.
     #[arg(long, default_value_t = 4, help_heading = "Model")]
     pub heads: usize,
+    /// The most GPU memory to take, in GiB: a run that needs more is refused before it begins.
+    #[arg(long, value_name = "GIB", help_heading = "Model")]
+    pub memory: Option<f64>,
     /// Longest prompt and answer together, in tokens; longer prompts lose their beginning.
     #[arg(long, default_value_t = 256, help_heading = "Model")]
     pub context: usize,

@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Parser;
 use example_tools::files::output_folder;
-use example_tools::model_folder::{LoadedTokenizer, config_of, with_special_tokens};
+use example_tools::memory::plan_memory;
+use example_tools::model_folder::{LoadedTokenizer, config_of, new_config_of, with_special_tokens};
 use example_tools::record_file::open_records;
 use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
@@ -42,6 +43,9 @@ fn main() -> Result<()> {
     let tokenizer = tokenizer(&args)?;
     let config = config(&args, &*tokenizer)?;
     let parts = read_parts(&args, &tokenizer, &config)?;
+    plan_memory(&gpu, args.memory, |gpu| {
+        new_trainer(gpu, &args, &config, &parts).map(drop)
+    })?;
     let mut trainer = trainer(&gpu, &args, &config, &parts)?;
     println!(
         "model      {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
@@ -103,6 +107,9 @@ fn tokenizer(args: &Args) -> Result<LoadedTokenizer> {
 fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
     if let Some(folder) = &args.init {
         return config_of(folder, tokenizer);
+    }
+    if let Some(file) = &args.config {
+        return new_config_of(file, tokenizer);
     }
     let config: ModelConfig = Gpt2Config {
         vocab_size: tokenizer.vocab_size(),
@@ -204,16 +211,27 @@ fn tokens(
     Ok(tokenised.records)
 }
 
-fn trainer(gpu: &Gpu, args: &Args, config: &ModelConfig, parts: &Parts) -> Result<RewardTrainer> {
+fn new_trainer(
+    gpu: &Gpu,
+    args: &Args,
+    config: &ModelConfig,
+    parts: &Parts,
+) -> Result<RewardTrainer> {
     let (train, validation) = (parts.train_tokens.clone(), parts.validation_tokens.clone());
+    let trainer = RewardTrainer::new(gpu, config, args.options(), train, validation)?;
+    Ok(trainer)
+}
+
+fn trainer(gpu: &Gpu, args: &Args, config: &ModelConfig, parts: &Parts) -> Result<RewardTrainer> {
     if args.resume {
         let Some(newest) = checkpoint::newest(&args.out)? else {
             bail!("{} holds no checkpoint to resume from", args.out.display());
         };
         println!("resuming   {}", newest.display());
+        let (train, validation) = (parts.train_tokens.clone(), parts.validation_tokens.clone());
         return Ok(RewardTrainer::resume(gpu, &newest, train, validation)?);
     }
-    let trainer = RewardTrainer::new(gpu, config, args.options(), train, validation)?;
+    let trainer = new_trainer(gpu, args, config, parts)?;
     if let Some(folder) = &args.init {
         let has_head = load_weights(gpu, trainer.model().parameters(), folder)?;
         let head = if has_head { "with" } else { "without" };
