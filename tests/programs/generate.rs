@@ -141,6 +141,14 @@ fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
     let text = std::fs::read_to_string(models.path("characters.json")).unwrap();
     let larger = text.replace("\"vocab\": {", "\"vocab\": {\"word\": 300, ");
     std::fs::write(Path::new(&broken).join("tokenizer.json"), larger).unwrap();
-    let error = fail("generate", &["--model", &broken, "--prompt", "a"]);
-    assert!(error.contains("knows 301 tokens"), "{error}");
+    let data = models.path("data.jsonl");
+    for program in ["generate", "logprobs", "score"] {
+        let mut arguments = vec!["--model", &broken];
+        match program {
+            "generate" => arguments.extend(["--prompt", "a"]),
+            _ => arguments.extend(["--data", &data, "--out", "none"]),
+        }
+        let error = fail(program, &arguments);
+        assert!(error.contains("knows 301 tokens"), "{program}: {error}");
+    }
 }
