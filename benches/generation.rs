@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use prefgrad::Gpu;
 use prefgrad::model::{
-    GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head, Parameters, Purpose,
-    SamplingOptions, gpt2_parameters,
+    GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head, ModelConfig, Parameters,
+    Purpose, SamplingOptions, model_parameters,
 };
 
 #[path = "../tests/support/uncached.rs"]
@@ -24,7 +24,7 @@ const NEW_TOKENS: usize = 64;
 /// Runs with a cache, of which the median counts.
 const RUNS: usize = 3;
 
-fn config() -> Gpt2Config {
+fn config() -> ModelConfig {
     Gpt2Config {
         vocab_size: 8192,
         n_positions: PROMPT + NEW_TOKENS,
@@ -37,6 +37,7 @@ fn config() -> Gpt2Config {
         pad_token_id: None,
         tie_word_embeddings: true,
     }
+    .into()
 }
 
 fn median(mut run: impl FnMut() -> Result<Duration>) -> Result<Duration> {
@@ -56,9 +57,9 @@ fn main() -> Result<()> {
     println!(
         "GPT-2 of {} layers, width {}, vocabulary {}; prompts of {PROMPT} tokens, {NEW_TOKENS} new \
          ones; tokens/s, with a cache the median of {RUNS}",
-        config.n_layer, config.n_embd, config.vocab_size
+        config.num_hidden_layers, config.hidden_size, config.vocab_size
     );
-    let specs = gpt2_parameters(&config, &[Head::Language]);
+    let specs = model_parameters(&config, &[Head::Language]);
     let parameters = Parameters::allocate(&gpu, specs, Purpose::Score)?;
     parameters.initialise(&gpu, 7)?;
     println!(

@@ -50,6 +50,19 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// A plan of memory exceeds what there is.
+    #[error(
+        "{needed} of GPU memory are needed, over {limit}: {plan}; use a smaller batch, context or model, or raise the budget"
+    )]
+    Memory {
+        /// What the plan takes in all.
+        needed: String,
+        /// What is exceeded: the device's memory or a budget, and how large it is.
+        limit: String,
+        /// What takes how much.
+        plan: String,
+    },
+
     /// Something is larger than a limit of the device in hand.
     #[error("`{what}` needs {needed} but the device's {limit_name} is {limit}: {hint}")]
     Limit {

@@ -7,6 +7,7 @@ pub mod files;
 pub mod hf_tokenizer;
 pub mod metrics;
 pub mod model_folder;
+pub mod parity;
 pub mod plot;
 pub mod policy;
 pub mod policy_report;

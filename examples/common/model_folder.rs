@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use prefgrad::data::{ByteTokenizer, Tokenizer};
-use prefgrad::model::{Gpt2Config, Policy, load_weights, save_language_model};
+use prefgrad::model::{ModelConfig, Policy, load_weights, save_language_model};
 use serde_json::Value;
 
 use crate::hf_tokenizer::HfTokenizer;
@@ -120,9 +120,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`Gpt2Config::read`], and where the tokenizer has more tokens than the model.
-pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
-    let config = with_special_tokens(Gpt2Config::read(folder)?, tokenizer);
+/// As [`ModelConfig::read`], and where the tokenizer has more tokens than the model.
+pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
+    let config = with_special_tokens(ModelConfig::read(folder)?, tokenizer);
     if tokenizer.vocab_size() > config.vocab_size {
         bail!(
             "the tokenizer knows {} tokens, the model in {} {}: use the tokenizer that belongs to it",
@@ -137,9 +137,9 @@ pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config>
 
 /// The special tokens are the tokenizer's. As TRL does: one without a padding token pads with its
 /// end-of-text token.
-pub fn with_special_tokens(config: Gpt2Config, tokenizer: &dyn Tokenizer) -> Gpt2Config {
+pub fn with_special_tokens(config: ModelConfig, tokenizer: &dyn Tokenizer) -> ModelConfig {
     let eos_token_id = tokenizer.eos_token_id();
-    Gpt2Config {
+    ModelConfig {
         eos_token_id,
         pad_token_id: tokenizer.pad_token_id().or(eos_token_id),
         ..config

@@ -9,8 +9,10 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+mod parity;
 mod policy;
 
+pub use parity::{ParityCurves, parity};
 pub use policy::{GoodhartCurve, GoodhartPoint, PanelOf, goodhart, panels};
 
 use crate::canvas::{Canvas, FONT};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use prefgrad::Gpu;
-use prefgrad::model::{Critic, Gpt2Config, Policy};
+use prefgrad::model::{Critic, ModelConfig, Policy};
 use prefgrad::train::{
     GrpoOptions, GrpoTrainer, PolicyStep, PpoOptions, PpoTrainer, Reward, RolloutOptions, Warning,
 };
@@ -78,7 +78,7 @@ impl PolicyTrainer {
     /// Theirs.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: PolicyOptions,
         prompts: Vec<Vec<u32>>,
     ) -> prefgrad::Result<Self> {

@@ -59,8 +59,8 @@ impl RewardJudge {
                 );
             }
             let config = config_of(folder, &*tokenizer)?;
-            context = context.min(config.n_positions);
-            let tokens = batch_tokens.max(config.n_positions);
+            context = context.min(config.max_position_embeddings);
+            let tokens = batch_tokens.max(config.max_position_embeddings);
             let model = RewardModel::to_score(gpu, &config, capacity_for(tokens, false))?;
             if !load_weights(gpu, model.parameters(), folder)? {
                 bail!(

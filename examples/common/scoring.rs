@@ -9,7 +9,7 @@ use prefgrad::data::{
     Boundary, ByteTokenizer, ReadOptions, Record, Records, TokenRecord, TokeniseOptions, Tokenised,
     Tokenizer, read_records, tokenise,
 };
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::ModelConfig;
 use serde_json::Value;
 
 use crate::files::{OutputFile, open_text};
@@ -45,7 +45,7 @@ impl Scoring {
     pub fn read(
         data: &Path,
         tokenizer: &dyn Tokenizer,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         boundary: Boundary,
     ) -> Result<Self> {
         let place = data.display().to_string();
@@ -55,7 +55,7 @@ impl Scoring {
         };
         let read = read_records(open_text(data)?, &place, options)?;
         let options = TokeniseOptions {
-            context: config.n_positions,
+            context: config.max_position_embeddings,
             vocab_size: config.vocab_size,
             for_scoring: true,
             boundary,

@@ -11,8 +11,8 @@ use example_tools::prompts::PromptFile;
 use example_tools::samples::{finish_name, one_line};
 use prefgrad::Gpu;
 use prefgrad::model::{
-    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
-    Parameters, Purpose, SamplingOptions, gpt2_parameters, load_weights,
+    Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Head, ModelConfig,
+    Parameters, Purpose, SamplingOptions, load_weights, model_parameters,
 };
 use serde_json::json;
 
@@ -98,8 +98,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn prompts(args: &Args, tokenizer: &LoadedTokenizer, config: &Gpt2Config) -> Result<Vec<Vec<u32>>> {
-    let (answer, context) = (args.max_new_tokens, config.n_positions);
+fn prompts(
+    args: &Args,
+    tokenizer: &LoadedTokenizer,
+    config: &ModelConfig,
+) -> Result<Vec<Vec<u32>>> {
+    let (answer, context) = (args.max_new_tokens, config.max_position_embeddings);
     let Some(path) = &args.prompts else {
         let text = args.prompt.as_deref().unwrap_or_default();
         let mut tokens = tokenizer.encode(text)?;
@@ -142,11 +146,11 @@ fn prompts(args: &Args, tokenizer: &LoadedTokenizer, config: &Gpt2Config) -> Res
 fn generate(
     gpu: &Gpu,
     args: &Args,
-    config: &Gpt2Config,
+    config: &ModelConfig,
     prompts: &[Vec<u32>],
     sampling: SamplingOptions,
 ) -> Result<Vec<Completion>> {
-    let specs = gpt2_parameters(config, &[Head::Language]);
+    let specs = model_parameters(config, &[Head::Language]);
     let parameters = Parameters::allocate(gpu, specs, Purpose::Score)?;
     if !load_weights(gpu, &parameters, &args.model)? {
         bail!(

@@ -9,7 +9,7 @@ use example_tools::progress::{Progress, StepStatus};
 use example_tools::scoring::{Scoring, model_tokenizer};
 use prefgrad::Gpu;
 use prefgrad::data::{Batch, Boundary, PackOptions, RecordForm, Targets, TokenRecord, pack_all};
-use prefgrad::model::{Gpt2Config, Head, Policy, PolicyOptions, Purpose, load_weights};
+use prefgrad::model::{Head, ModelConfig, Policy, PolicyOptions, Purpose, load_weights};
 use prefgrad::train::{AnswerLogprobs, capacity_for};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
-    let config = Gpt2Config::read(&args.model)?;
+    let config = ModelConfig::read(&args.model)?;
     let tokenizer = model_tokenizer(&args.model)?;
     let data = Scoring::read(&args.data, tokenizer.as_ref(), &config, Boundary::Prompt)?;
     let policy = policy(&gpu, &args, &config, data.largest())?;
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn policy(gpu: &Gpu, args: &Args, config: &Gpt2Config, largest: usize) -> Result<Policy> {
+fn policy(gpu: &Gpu, args: &Args, config: &ModelConfig, largest: usize) -> Result<Policy> {
     let tokens = args.batch_tokens.max(largest);
     let policy = Policy::new(
         gpu,

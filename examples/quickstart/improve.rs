@@ -7,7 +7,7 @@ use example_tools::metrics::Metrics;
 use example_tools::policy::{PolicyOptions, PolicyTrainer};
 use prefgrad::data::{Random, TokenRecord};
 use prefgrad::model::{
-    Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
+    Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, model_parameters,
 };
 use prefgrad::train::{
     DpoOptions, DpoTrainer, GrpoOptions, KlOptions, PolicyStep, PpoOptions, RewardEnsemble,
@@ -56,7 +56,7 @@ impl Improvement<'_> {
         comparisons: &[TokenRecord],
         interrupted: &AtomicBool,
     ) -> Result<Parameters> {
-        let specs = gpt2_parameters(&self.setup.config, &[Head::Language]);
+        let specs = model_parameters(&self.setup.config, &[Head::Language]);
         let best = Parameters::allocate(&self.setup.gpu, specs, Purpose::Score)?;
         best.copy_from(&self.setup.gpu, self.start.parameters())?;
         println!("   tokens   proxy    gold  (+ sd)      KL  entropy  length");
@@ -151,7 +151,7 @@ impl Improvement<'_> {
         let setup = self.setup;
         let now = Parameters::allocate(
             &setup.gpu,
-            gpt2_parameters(&setup.config, &[Head::Language]),
+            model_parameters(&setup.config, &[Head::Language]),
             Purpose::Score,
         )?;
         now.copy_from(&setup.gpu, self.start.parameters())?;

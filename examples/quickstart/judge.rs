@@ -3,7 +3,7 @@
 use anyhow::Result;
 use prefgrad::data::{PackOptions, Targets, TokenRecord, pack_all};
 use prefgrad::model::{
-    Completion, Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, gpt2_parameters,
+    Completion, Generator, GeneratorCapacity, Head, Parameters, Policy, Purpose, model_parameters,
 };
 use prefgrad::train::{AnswerLogprobs, Reward, RewardEnsemble, Sample};
 
@@ -51,7 +51,7 @@ pub struct Judge {
 impl Judge {
     /// A judge that measures divergence from `start`.
     pub fn new(setup: &Setup, start: &Policy) -> Result<Self> {
-        let specs = gpt2_parameters(&setup.config, &[Head::Language]);
+        let specs = model_parameters(&setup.config, &[Head::Language]);
         let weights = Parameters::allocate(&setup.gpu, specs, Purpose::Score)?;
         let prompts = setup.prompts(&setup.fresh)?;
         let capacity = GeneratorCapacity {

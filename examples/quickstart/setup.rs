@@ -8,7 +8,7 @@ use example_tools::files::OutputFile;
 use example_tools::hf_tokenizer::HfTokenizer;
 use prefgrad::Gpu;
 use prefgrad::data::{Random, Tokenizer};
-use prefgrad::model::{Finish, GenerateOptions, Gpt2Config, SamplingOptions};
+use prefgrad::model::{Finish, GenerateOptions, Gpt2Config, ModelConfig, SamplingOptions};
 use serde_json::json;
 
 use crate::world::{EOS, PAD, Question, tokenizer_json, utility};
@@ -27,7 +27,7 @@ pub struct Setup {
     /// The words of this world.
     pub tokenizer: HfTokenizer,
     /// The sizes of all models.
-    pub config: Gpt2Config,
+    pub config: ModelConfig,
     /// What ends an answer.
     pub eos: u32,
     /// Questions to learn from.
@@ -50,7 +50,7 @@ impl Setup {
         let eos = tokenizer
             .eos_token_id()
             .context("this world's tokenizer has an end of text")?;
-        let config = Gpt2Config {
+        let config: ModelConfig = Gpt2Config {
             vocab_size: tokenizer.vocab_size(),
             n_positions: CONTEXT,
             n_embd: 64,
@@ -61,7 +61,8 @@ impl Setup {
             eos_token_id: Some(eos),
             pad_token_id: tokenizer.pad_token_id(),
             tie_word_embeddings: true,
-        };
+        }
+        .into();
         let mut questions = Question::all(&mut Random::new(seed, 0));
         let fresh = questions.split_off(questions.len() - FRESH);
         Ok(Self {

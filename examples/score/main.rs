@@ -8,7 +8,7 @@ use example_tools::files::OutputFile;
 use example_tools::scoring::{Scoring, model_tokenizer};
 use prefgrad::Gpu;
 use prefgrad::data::{Boundary, RecordForm};
-use prefgrad::model::{Gpt2Config, RewardModel, load_weights};
+use prefgrad::model::{ModelConfig, RewardModel, load_weights};
 use prefgrad::train::{capacity_for, score_records};
 use serde_json::json;
 
@@ -37,7 +37,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
-    let config = Gpt2Config::read(&args.model)?;
+    let config = ModelConfig::read(&args.model)?;
     let tokenizer = model_tokenizer(&args.model)?;
     let data = Scoring::read(&args.data, tokenizer.as_ref(), &config, Boundary::Longest)?;
     let tokens = args.batch_tokens.max(data.largest());

@@ -17,7 +17,7 @@ use example_tools::samples::{Judged, Sampler, show_samples, write_samples};
 use example_tools::training::interrupt_flag_saying;
 use prefgrad::Gpu;
 use prefgrad::data::{Skipped, Tokenizer};
-use prefgrad::model::{GenerateOptions, Gpt2Config, Policy, SamplingOptions};
+use prefgrad::model::{GenerateOptions, Gpt2Config, ModelConfig, Policy, SamplingOptions};
 use prefgrad::train::Reward;
 
 use args::Args;
@@ -27,7 +27,7 @@ struct Session {
     args: Args,
     gpu: Gpu,
     tokenizer: LoadedTokenizer,
-    config: Gpt2Config,
+    config: ModelConfig,
     /// Longest prompt and answer together.
     context: usize,
     interrupted: Arc<AtomicBool>,
@@ -55,11 +55,11 @@ impl Session {
             Some(folder) => config_of(folder, &*tokenizer)?,
             None => new_config(&args, &*tokenizer)?,
         };
-        let context = args.context.unwrap_or(config.n_positions);
-        if context > config.n_positions {
+        let context = args.context.unwrap_or(config.max_position_embeddings);
+        if context > config.max_position_embeddings {
             bail!(
                 "--context is {context}, the model's is {}: it knows no positions beyond",
-                config.n_positions
+                config.max_position_embeddings
             );
         }
         let gpu = Gpu::new()?;
@@ -161,10 +161,10 @@ impl Session {
         println!(
             "policy     {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
             policy.parameters().count(),
-            config.n_layer,
-            config.n_embd,
-            config.n_head,
-            config.n_positions,
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.max_position_embeddings,
             config.vocab_size
         );
     }
@@ -179,8 +179,8 @@ fn draw(sampler: &mut Option<Sampler>, judge: &mut Option<RewardJudge>) -> Resul
     sampler.draw(reward)
 }
 
-fn new_config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
-    let config = Gpt2Config {
+fn new_config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
+    let config: ModelConfig = Gpt2Config {
         vocab_size: tokenizer.vocab_size(),
         n_positions: args.context.unwrap_or(256),
         n_embd: args.width.unwrap_or(128),
@@ -191,7 +191,8 @@ fn new_config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    };
+    }
+    .into();
     let config = with_special_tokens(config, tokenizer);
     config.validate("the model's options")?;
     Ok(config)

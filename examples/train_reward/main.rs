@@ -15,7 +15,7 @@ use prefgrad::data::{
     Boundary, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer, read_records,
     split_by_prompt, tokenise,
 };
-use prefgrad::model::{Gpt2Config, load_weights, save_reward_model};
+use prefgrad::model::{Gpt2Config, ModelConfig, load_weights, save_reward_model};
 use prefgrad::train::{RewardTrainer, checkpoint, score_records};
 
 use args::Args;
@@ -45,10 +45,10 @@ fn main() -> Result<()> {
     println!(
         "model      {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
         trainer.model().parameters().count(),
-        config.n_layer,
-        config.n_embd,
-        config.n_head,
-        config.n_positions,
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.num_attention_heads,
+        config.max_position_embeddings,
         config.vocab_size
     );
     let interrupted = interrupt_flag()?;
@@ -99,9 +99,9 @@ fn tokenizer(args: &Args) -> Result<LoadedTokenizer> {
     }
 }
 
-fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
+fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
     let config = match &args.init {
-        Some(folder) => Gpt2Config::read(folder)?,
+        Some(folder) => ModelConfig::read(folder)?,
         None => Gpt2Config {
             vocab_size: tokenizer.vocab_size(),
             n_positions: args.context,
@@ -113,7 +113,8 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<Gpt2Config> {
             eos_token_id: None,
             pad_token_id: None,
             tie_word_embeddings: true,
-        },
+        }
+        .into(),
     };
     let config = with_special_tokens(config, tokenizer);
     if tokenizer.vocab_size() > config.vocab_size {
@@ -143,7 +144,7 @@ fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
     Ok(read.records)
 }
 
-fn read_parts(args: &Args, tokenizer: &dyn Tokenizer, config: &Gpt2Config) -> Result<Parts> {
+fn read_parts(args: &Args, tokenizer: &dyn Tokenizer, config: &ModelConfig) -> Result<Parts> {
     let all = read(&args.data, args.strict)?;
     let (rest, held_out) = match &args.eval {
         Some(path) => (all, read(path, args.strict)?),
@@ -182,11 +183,11 @@ fn split(records: Vec<Record>, share: f64, seed: u64) -> Result<(Vec<Record>, Ve
 fn tokens(
     args: &Args,
     tokenizer: &dyn Tokenizer,
-    config: &Gpt2Config,
+    config: &ModelConfig,
     records: &[Record],
 ) -> Result<Vec<TokenRecord>> {
     let options = TokeniseOptions {
-        context: args.context.min(config.n_positions),
+        context: args.context.min(config.max_position_embeddings),
         vocab_size: config.vocab_size,
         for_scoring: false,
         boundary: Boundary::Longest,
@@ -208,7 +209,7 @@ fn tokens(
     Ok(tokenised.records)
 }
 
-fn trainer(gpu: &Gpu, args: &Args, config: &Gpt2Config, parts: &Parts) -> Result<RewardTrainer> {
+fn trainer(gpu: &Gpu, args: &Args, config: &ModelConfig, parts: &Parts) -> Result<RewardTrainer> {
     let (train, validation) = (parts.train_tokens.clone(), parts.validation_tokens.clone());
     if args.resume {
         let Some(newest) = checkpoint::newest(&args.out)? else {

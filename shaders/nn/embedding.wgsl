@@ -1,8 +1,9 @@
-// Token and learned position embeddings, for the tokens of one window of the token table.
+// Token embeddings, with those of learned positions or without, for the tokens of one window of the token table.
 //
-//   embedding_forward: out[t] = token_table[tokens[t]] + position_table[positions[t]]
-//     bindings: 2 tokens (rows), 3 positions (rows), 4 token_table (window_rows, C),
-//     5 position_table (contexts, C), all read; 6 out (rows, C), written
+//   embedding_forward: out[t] = token_table[tokens[t]], plus position_table[positions[t]] where
+//     there are learned positions
+//     bindings: 2 tokens (rows), 4 token_table (window_rows, C), and with learned positions
+//     3 positions (rows), 5 position_table (contexts, C), all read; 6 out (rows, C), written
 //   embedding_backward: dtable[list.id] += sum over list of dout[rows[i]], in the list's order
 //     bindings: 7 lists (L), 8 list_rows, 9 dout (rows, C), all read; 10 dtable (window_rows, C),
 //     added to
@@ -32,9 +33,7 @@ struct RowList {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;
-@group(0) @binding(3) var<storage, read> positions: array<u32>;
 @group(0) @binding(4) var<storage, read> token_table: array<Columns>;
-@group(0) @binding(5) var<storage, read> position_table: array<Columns>;
 @group(0) @binding(6) var<storage, read_write> out: array<Columns>;
 @group(0) @binding(7) var<storage, read> lists: array<RowList>;
 @group(0) @binding(8) var<storage, read> list_rows: array<u32>;
@@ -62,8 +61,7 @@ fn embedding_forward(
         return;
     }
     let column = item % width;
-    out[item] = token_table[id * width + column]
-        + position_table[positions[row] * width + column];
+    out[item] = token_table[id * width + column] + position_columns(row, column);
 }
 
 fn list_value(i: u32, column: u32) -> Columns {

@@ -34,6 +34,7 @@ pub(super) fn preferences(
     let mut orders = match form {
         RecordForm::Pair => vec![(0, 1)],
         RecordForm::Ranking => strict_orders(&ranks(fields, responses.len())?),
+        RecordForm::Prompt => return Ok(Vec::new()),
     };
     if orders.is_empty() {
         return Err("all responses are tied: there is nothing to learn".into());
@@ -42,7 +43,9 @@ pub(super) fn preferences(
     if orders.is_empty() {
         return Err(match form {
             RecordForm::Pair => "`chosen` and `rejected` are equal".into(),
-            RecordForm::Ranking => "the responses with different ranks are equal".into(),
+            RecordForm::Ranking | RecordForm::Prompt => {
+                "the responses with different ranks are equal".into()
+            }
         });
     }
     let weight = weight / orders.len() as f32;

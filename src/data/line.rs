@@ -2,20 +2,25 @@
 
 use serde_json::{Map, Value};
 
+use super::chat::{ChatTemplate, Message, Turns};
 use super::comparisons::preferences;
-use super::dialogue::{Message, Passage, Role, dialogue_prompt, render};
-use super::records::{Record, RecordForm};
+use super::dialogue::{Conversation, Passage, dialogue_prompt, prompt_text};
+use super::records::{ReadOptions, Record, RecordForm};
 
 /// Why a line cannot be used, for a person to read.
 pub(super) type Reason = String;
 
 /// Reads one line; see [`read_records`](super::read_records) for the forms.
-pub(super) fn parse_line(text: &str, line: usize, for_scoring: bool) -> Result<Record, Reason> {
+pub(super) fn parse_line(
+    text: &str,
+    line: usize,
+    options: &ReadOptions<'_>,
+) -> Result<Record, Reason> {
     let fields = match serde_json::from_str(text).map_err(json_reason)? {
         Value::Object(fields) => fields,
         other => return Err(format!("{}, not a JSON object", kind(&other))),
     };
-    let form = form_of(&fields)?;
+    let form = form_of(&fields, options)?;
     let prompt = match field(&fields, "prompt") {
         Some(value) => Some(passage("prompt", value)?),
         None => None,
@@ -26,17 +31,19 @@ pub(super) fn parse_line(text: &str, line: usize, for_scoring: bool) -> Result<R
             required_passage(&fields, "rejected")?,
         ],
         RecordForm::Ranking => response_list(&fields)?,
+        RecordForm::Prompt => Vec::new(),
     };
-    let (prompt, responses) = texts(prompt, answers, form)?;
-    let preferences = match preferences(&fields, form, &responses) {
-        Err(_) if for_scoring => Vec::new(),
+    let texts = texts(prompt, answers, form, options.template.unwrap_or(&Turns))?;
+    let preferences = match preferences(&fields, form, &texts.responses) {
+        Err(_) if options.for_scoring => Vec::new(),
         read => read?,
     };
     Ok(Record {
         line,
         form,
-        prompt,
-        responses,
+        prompt: texts.prompt,
+        responses: texts.responses,
+        templated: texts.templated,
         preferences,
     })
 }
@@ -64,12 +71,13 @@ pub(super) fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn form_of(fields: &Map<String, Value>) -> Result<RecordForm, Reason> {
+fn form_of(fields: &Map<String, Value>, options: &ReadOptions<'_>) -> Result<RecordForm, Reason> {
     let has = |name| field(fields, name).is_some();
     match (has("responses"), has("chosen") || has("rejected")) {
         (false, true) => Ok(RecordForm::Pair),
         (true, false) => Ok(RecordForm::Ranking),
         (true, true) => Err("both `responses` and `chosen` or `rejected`".into()),
+        (false, false) if options.prompts_alone && has("prompt") => Ok(RecordForm::Prompt),
         (false, false) => Err("neither `chosen` and `rejected` nor `responses`".into()),
     }
 }
@@ -115,15 +123,25 @@ fn message(name: &str, value: &Value) -> Result<Message, Reason> {
             format!("`{name}` holds a message without a text `{key}`: {{\"role\", \"content\"}} is needed")
         })
     };
-    let role = text("role")?;
-    Ok(Message {
-        role: Role::from_name(role).ok_or_else(|| {
-            format!(
-                "`{name}` holds a message of role `{role}`; system, user and assistant are known"
-            )
-        })?,
-        content: text("content")?.to_owned(),
-    })
+    let calls = value.get("tool_calls").unwrap_or(&Value::Null);
+    if !calls.is_null() && calls.as_array().is_none_or(|calls| !calls.is_empty()) {
+        return Err(format!(
+            "`{name}` holds a message with `tool_calls`: only what is in `content` can be used"
+        ));
+    }
+    let role = match text("role")? {
+        "human" => "user",
+        role => role,
+    };
+    Ok(Message::new(role, text("content")?))
+}
+
+/// The texts to tokenise.
+struct Texts {
+    prompt: String,
+    responses: Vec<String>,
+    /// Whether the template wrote their special tokens.
+    templated: bool,
 }
 
 /// The texts to tokenise, once none of the answers is empty.
@@ -131,25 +149,64 @@ fn texts(
     prompt: Option<Passage>,
     answers: Vec<Passage>,
     form: RecordForm,
-) -> Result<(String, Vec<String>), Reason> {
+    template: &dyn ChatTemplate,
+) -> Result<Texts, Reason> {
     let name = |index: usize| match (form, index) {
         (RecordForm::Pair, 0) => "`chosen`".to_owned(),
         (RecordForm::Pair, _) => "`rejected`".to_owned(),
-        (RecordForm::Ranking, index) => format!("`responses[{index}]`"),
+        (RecordForm::Ranking | RecordForm::Prompt, index) => format!("`responses[{index}]`"),
     };
     if let Some(index) = answers.iter().position(Passage::is_empty) {
         return Err(format!("{} is empty", name(index)));
     }
-    let (prompt, responses) = render(prompt, answers);
+    let plain = (
+        prompt.as_ref().map_or(Some(String::new()), Passage::text),
+        answers.iter().map(Passage::text).collect(),
+    );
+    let texts = match plain {
+        (Some(prompt), Some(responses)) => Texts {
+            prompt,
+            responses,
+            templated: false,
+        },
+        _ => conversation(prompt, answers, &name, template)?,
+    };
     // A dialogue without a prompt field has its answer behind the last shared assistant turn.
-    let start = match dialogue_prompt(&responses) {
-        Some(shared) if prompt.is_empty() => shared.len(),
+    let start = match dialogue_prompt(&texts.responses) {
+        Some(shared) if texts.prompt.is_empty() => shared.len(),
         _ => 0,
     };
-    match responses.iter().position(|text| text.len() == start) {
+    match texts.responses.iter().position(|text| text.len() == start) {
         Some(index) => Err(format!("{} has an empty answer", name(index))),
-        None => Ok((prompt, responses)),
+        None => Ok(texts),
     }
+}
+
+/// As soon as one passage is a list of messages, the template writes all of them.
+fn conversation(
+    prompt: Option<Passage>,
+    answers: Vec<Passage>,
+    name: &dyn Fn(usize) -> String,
+    template: &dyn ChatTemplate,
+) -> Result<Texts, Reason> {
+    let conversation = Conversation::of(prompt, answers);
+    for (index, answer) in conversation.answers.iter().enumerate() {
+        if answer.last().is_none_or(|last| last.role != "assistant") {
+            return Err(format!(
+                "{} does not end with a message of role `assistant`",
+                name(index)
+            ));
+        }
+    }
+    let (prompt, responses) = match conversation.answers.is_empty() {
+        true => (prompt_text(&conversation.prompt, template)?, Vec::new()),
+        false => conversation.render(template)?,
+    };
+    Ok(Texts {
+        prompt,
+        responses,
+        templated: template.writes_special_tokens(),
+    })
 }
 
 #[cfg(test)]
@@ -158,11 +215,11 @@ mod tests {
     use crate::data::Preference;
 
     fn reason(text: &str) -> String {
-        parse_line(text, 1, false).unwrap_err()
+        parse_line(text, 1, &ReadOptions::default()).unwrap_err()
     }
 
     fn read(text: &str) -> Record {
-        parse_line(text, 1, false).unwrap()
+        parse_line(text, 1, &ReadOptions::default()).unwrap()
     }
 
     #[test]
@@ -250,7 +307,19 @@ mod tests {
             ),
             (
                 r#"{"chosen": [{"role": "tool", "content": "x"}], "rejected": "b"}"#,
+                "`chosen` does not end with a message of role `assistant`",
+            ),
+            (
+                r#"{"prompt": [{"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"}"#,
                 "role `tool`",
+            ),
+            (
+                r#"{"prompt": [{"role": "system", "content": "x"}], "chosen": "a", "rejected": "b"}"#,
+                "the prompt's last message is of role `system`",
+            ),
+            (
+                r#"{"chosen": [{"role": "assistant", "content": "a", "tool_calls": [{}]}], "rejected": "b"}"#,
+                "`tool_calls`",
             ),
             (
                 r#"{"chosen": [{"role": "assistant", "content": ""}], "rejected": "b"}"#,
@@ -264,7 +333,7 @@ mod tests {
             (
                 r#"{"prompt": "p", "chosen": [{"role": "user", "content": "p"}],
                     "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}]}"#,
-                "`chosen` has an empty answer",
+                "`chosen` does not end with",
             ),
         ] {
             let found = reason(text);
@@ -330,6 +399,10 @@ mod tests {
 
     #[test]
     fn scoring_needs_texts_only() {
+        let options = ReadOptions {
+            for_scoring: true,
+            ..ReadOptions::default()
+        };
         for (text, responses, preferences) in [
             (r#"{"chosen": "a", "rejected": "a"}"#, 2, 0),
             (r#"{"chosen": "a", "rejected": "b", "weight": -1}"#, 2, 0),
@@ -346,7 +419,7 @@ mod tests {
                 1,
             ),
         ] {
-            let record = parse_line(text, 4, true).unwrap();
+            let record = parse_line(text, 4, &options).unwrap();
             assert_eq!(record.line, 4);
             assert_eq!(
                 (record.responses.len(), record.preferences.len()),
@@ -354,6 +427,20 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(parse_line(r#"{"chosen": "", "rejected": "a"}"#, 1, true).is_err());
+        assert!(parse_line(r#"{"chosen": "", "rejected": "a"}"#, 4, &options).is_err());
+    }
+
+    #[test]
+    fn prompts_alone_are_taken_where_they_are_asked_for() {
+        let options = ReadOptions {
+            prompts_alone: true,
+            ..ReadOptions::default()
+        };
+        let text = parse_line(r#"{"prompt": "p"}"#, 1, &options).unwrap();
+        assert_eq!((text.form, text.prompt.as_str()), (RecordForm::Prompt, "p"));
+        let chat = r#"{"prompt": [{"role": "human", "content": "Hi"}], "chosen": null}"#;
+        let chat = parse_line(chat, 1, &options).unwrap();
+        assert_eq!(chat.prompt, "\n\nHuman: Hi\n\nAssistant:");
+        assert!(chat.responses.is_empty() && chat.preferences.is_empty());
     }
 }

@@ -31,6 +31,7 @@
 //! ```
 
 pub mod batch;
+mod chat;
 mod comparisons;
 mod dialogue;
 mod entries;
@@ -44,6 +45,7 @@ mod tokenise;
 mod tokenizer;
 
 pub use batch::{Answer, Counts, NONE, Pair, RowList, Segment, TILE_ROWS, Target, Tile};
+pub use chat::{ChatTemplate, Message, Turns};
 pub use order::{DataOrder, Shuffle, split_by_prompt};
 pub use pack::{PackOptions, Packer, Targets, pack_all};
 pub use packed::{Batch, Capacity, RowLists};

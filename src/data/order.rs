@@ -161,6 +161,7 @@ mod tests {
         Record {
             line: 1,
             form: RecordForm::Pair,
+            templated: false,
             prompt: prompt.into(),
             responses: responses.iter().map(|text| (*text).into()).collect(),
             preferences: Vec::new(),

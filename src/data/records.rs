@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use super::chat::ChatTemplate;
 use super::line::parse_line;
 use super::line_error;
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ pub enum RecordForm {
     Pair,
     /// A list of `responses`.
     Ranking,
+    /// A `prompt` alone, without responses: see [`ReadOptions::prompts_alone`].
+    Prompt,
 }
 
 /// A prompt, its responses and what people preferred.
@@ -39,8 +42,12 @@ pub struct Record {
     /// The prompt; empty where the file has none, as in HH-RLHF's two fields: each response is
     /// then a whole text, and what the texts share is found on their tokens.
     pub prompt: String,
-    /// What follows the prompt, none of them empty. At least one; for training at least two.
+    /// What follows the prompt, none of them empty. At least one, except of a
+    /// [`RecordForm::Prompt`]; for training at least two.
     pub responses: Vec<String>,
+    /// Whether a chat template wrote the texts with all special tokens that they need: none is
+    /// added at their beginning or end.
+    pub templated: bool,
     /// The comparisons; for training at least one.
     pub preferences: Vec<Preference>,
 }
@@ -66,14 +73,18 @@ pub struct Records {
 }
 
 /// How to read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ReadOptions {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOptions<'a> {
     /// Make the first unusable line an error instead of leaving it out.
     pub strict: bool,
     /// Read for scoring, which needs texts only: equal responses, a single response, ties, and
     /// missing or unusable ranks, weights and margins are then no reason to leave a line out; such
     /// a record has no preferences.
     pub for_scoring: bool,
+    /// Also take lines that hold a `prompt` and no responses, as sampling needs.
+    pub prompts_alone: bool,
+    /// What writes chat messages as text; `None` for [`Turns`](super::Turns).
+    pub template: Option<&'a dyn ChatTemplate>,
 }
 
 /// Reads a preference file: JSON Lines, already decompressed, UTF-8. `place` names it in errors.
@@ -90,15 +101,22 @@ pub struct ReadOptions {
 ///   2022, arXiv 2203.02155, section 3.5, which divides by K choose 2).
 /// - Either with `weight` (what the record counts, 1) and `margin` (of each comparison, 0).
 ///
-/// A text is a string or a list of chat messages `{"role", "content"}`. Messages are written as
-/// plain text, each as `"\n\nHuman: ..."` (role `user`), `"\n\nAssistant: ..."` (`assistant`) or
-/// `"\n\nSystem: ..."` (`system`); a model's own chat template is not applied. In a record with
-/// messages, a prompt that is a string is the user's turn, an answer that is a string is the
-/// assistant's, and a prompt that all answers repeat stands once.
+/// A text is a string or a list of chat messages `{"role", "content"}`, of which the
+/// [`template`](ReadOptions::template) makes text; where it is a model's own, the texts are those of
+/// TRL's `apply_chat_template`. As soon as a record has messages:
+///
+/// - A prompt of messages (TRL's explicit prompt) stands before responses that are the answer's
+///   messages, and is taken off responses that all repeat it. A response that is a string is the
+///   assistant's message.
+/// - Without it the responses are whole conversations (TRL's implicit prompt), and the prompt is the
+///   messages that they share, except the last of each. A prompt that is a string is passed over
+///   then; but before responses that begin with the assistant's message it is the user's.
+/// - The prompt's text ends with the template's generation prompt, or where its last message ends
+///   if that is the assistant's, and goes as far as the whole texts agree with it.
 ///
 /// Unusable, and skipped with a reason: what is not JSON or not an object, missing or wrong-typed
-/// fields, an empty answer (no character at all; white space is an answer), chosen equal to
-/// rejected, a weight or margin that is not finite, a weight below 0, ranks of the wrong length,
+/// fields, an empty answer (no character at all; white space is an answer), messages that do not
+/// end with the assistant's or that the template refuses, tool calls, chosen equal to rejected, a weight or margin that is not finite, a weight below 0, ranks of the wrong length,
 /// a ranking without a strict order.
 ///
 /// # Errors
@@ -108,7 +126,7 @@ pub struct ReadOptions {
 pub fn read_records(
     mut reader: impl BufRead,
     place: &str,
-    options: ReadOptions,
+    options: ReadOptions<'_>,
 ) -> Result<Records> {
     let mut read = Records::default();
     let mut bytes = Vec::new();
@@ -126,7 +144,7 @@ pub fn read_records(
         if text.is_empty() {
             continue;
         }
-        match parse_line(text, line, options.for_scoring) {
+        match parse_line(text, line, &options) {
             Ok(record) => read.records.push(record),
             Err(reason) if options.strict => return Err(line_error(place, line, reason)),
             Err(reason) => read.skipped.push(Skipped { line, reason }),
@@ -200,7 +218,7 @@ mod tests {
     fn read(text: &[u8], strict: bool) -> Result<Records> {
         let options = ReadOptions {
             strict,
-            for_scoring: false,
+            ..ReadOptions::default()
         };
         read_records(text, "file.jsonl", options)
     }

@@ -62,10 +62,13 @@ pub struct TokeniseOptions {
 
 /// Tokenises records of the file `place`.
 ///
-/// Prompt and response are tokenised as one text, as `transformers` would be given it, and the
-/// tokenizer's end-of-text token is appended unless the sequence ends with it, as TRL's
-/// `RewardTrainer` does. The record's [`Boundary`] splits off the shared prompt. Where the prompt
-/// with the longest answer exceeds the context, the prompt loses tokens from its left; up to a
+/// Prompt and response are tokenised as one text, as `transformers` would be given it. As TRL's
+/// trainers do, a text gets the token that the tokenizer puts before each text
+/// ([`bos_token_id`](Tokenizer::bos_token_id)) and, unless it ends with it, the end-of-text token,
+/// once; what a chat template wrote ([`Record::templated`]) gets neither, for it has them where
+/// they belong. The record's [`Boundary`] splits off the shared prompt. Where the prompt with the
+/// longest answer exceeds the context, the prompt loses tokens from its left, behind such a token
+/// at its beginning; up to a
 /// [`Boundary::Prompt`] it keeps at least one, without which an answer's first token would be
 /// predicted by nothing. Dropped are records with an answer that leaves no room and, unless
 /// [`for_scoring`](TokeniseOptions::for_scoring), records whose compared responses are the same
@@ -88,15 +91,15 @@ pub fn tokenise(
         let sequences = record
             .responses
             .iter()
-            .map(|response| sequence(&record.prompt, response, tokenizer))
+            .map(|response| sequence(record, response, tokenizer))
             .collect::<Result<Vec<_>>>()?;
         check_vocabulary(&sequences, options.vocab_size)
             .map_err(|detail| misfit(place, line, &detail))?;
         let prompt = match options.boundary {
             Boundary::Longest => None,
-            Boundary::Prompt => Some(tokenizer.encode(prompt_text(record))?),
+            Boundary::Prompt => Some(record.prompt_tokens(tokenizer)?),
         };
-        match usable(record, sequences, prompt.as_deref(), options) {
+        match usable(record, sequences, prompt.as_deref(), tokenizer, options) {
             Err(reason) => tokenised.dropped.push(Skipped { line, reason }),
             Ok((shared, cut)) => {
                 tokenised.records.push(shared);
@@ -120,12 +123,28 @@ pub fn tokenise(
     }
 }
 
-/// The prompt's text, of a record of whole dialogues too.
-fn prompt_text(record: &Record) -> &str {
-    if record.prompt.is_empty() {
-        dialogue_prompt(&record.responses).unwrap_or_default()
-    } else {
-        &record.prompt
+impl Record {
+    /// The token ids of the prompt, of a record of whole dialogues too; empty where there is none.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer's own.
+    pub fn prompt_tokens(&self, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
+        let text = match self.prompt.as_str() {
+            "" => dialogue_prompt(&self.responses).unwrap_or_default(),
+            prompt => prompt,
+        };
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        encode(self, text, tokenizer)
+    }
+}
+
+fn encode(record: &Record, text: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
+    match record.templated {
+        true => tokenizer.encode(text),
+        false => tokenizer.encode_text(text),
     }
 }
 
@@ -134,6 +153,7 @@ fn usable(
     record: &Record,
     sequences: Vec<Vec<u32>>,
     prompt: Option<&[u32]>,
+    tokenizer: &dyn Tokenizer,
     options: TokeniseOptions,
 ) -> Result<(TokenRecord, bool), String> {
     let shared = share(record, sequences, prompt)?;
@@ -141,13 +161,14 @@ fn usable(
         return Err("it has no prompt that its responses answer".into());
     }
     let mut shared = compare(shared, options.for_scoring)?;
-    let cut = fit(&mut shared, options)?;
+    let cut = fit(&mut shared, tokenizer, options)?;
     Ok((shared, cut))
 }
 
-fn sequence(prompt: &str, response: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
-    let mut tokens = tokenizer.encode(&format!("{prompt}{response}"))?;
+fn sequence(record: &Record, response: &str, tokenizer: &dyn Tokenizer) -> Result<Vec<u32>> {
+    let mut tokens = encode(record, &format!("{}{response}", record.prompt), tokenizer)?;
     if let Some(eos) = tokenizer.eos_token_id()
+        && !record.templated
         && tokens.last() != Some(&eos)
     {
         tokens.push(eos);
@@ -226,7 +247,11 @@ fn compare(mut record: TokenRecord, for_scoring: bool) -> Result<TokenRecord, St
 }
 
 /// Shortens the prompt from its left until the longest answer fits; whether it had to.
-fn fit(record: &mut TokenRecord, options: TokeniseOptions) -> Result<bool, String> {
+fn fit(
+    record: &mut TokenRecord,
+    tokenizer: &dyn Tokenizer,
+    options: TokeniseOptions,
+) -> Result<bool, String> {
     let context = options.context;
     let longest = record.answers.iter().map(Vec::len).max().unwrap_or(0);
     if longest > context {
@@ -240,9 +265,9 @@ fn fit(record: &mut TokenRecord, options: TokeniseOptions) -> Result<bool, Strin
             "an answer of {longest} tokens leaves no room for its prompt in the context of {context}"
         ));
     }
-    let excess = (record.prompt.len() + longest).saturating_sub(context);
-    record.prompt.drain(..excess);
-    Ok(excess > 0)
+    let fits = record.prompt.len() <= context - longest;
+    tokenizer.shorten(&mut record.prompt, context - longest);
+    Ok(!fits)
 }
 
 #[cfg(test)]
@@ -277,6 +302,7 @@ mod tests {
         Record {
             line,
             form: RecordForm::Ranking,
+            templated: false,
             prompt: prompt.into(),
             responses: responses.iter().map(|text| (*text).into()).collect(),
             preferences: orders

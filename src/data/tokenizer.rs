@@ -26,6 +26,39 @@ pub trait Tokenizer {
     /// The end-of-text token, appended to each sequence where there is one.
     fn eos_token_id(&self) -> Option<u32>;
 
+    /// The token that the tokenizer itself puts before each text, where it puts one.
+    fn bos_token_id(&self) -> Option<u32> {
+        None
+    }
+
+    /// The token ids of a text that no chat template wrote: [`encode`](Self::encode) behind the
+    /// [`bos_token_id`](Self::bos_token_id), which a text that begins with it does not get twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        let mut tokens = self.encode(text)?;
+        if let Some(bos) = self.bos_token_id()
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// Takes tokens from the left until at most `longest` are left, of which a
+    /// [`bos_token_id`](Self::bos_token_id) at the beginning stays.
+    fn shorten(&self, tokens: &mut Vec<u32>, longest: usize) {
+        let excess = tokens.len().saturating_sub(longest);
+        let begins = tokens
+            .first()
+            .copied()
+            .filter(|&first| Some(first) == self.bos_token_id());
+        let kept = usize::from(begins.is_some() && longest > 0);
+        tokens.drain(kept..kept + excess);
+    }
+
     /// The padding token: packed batches hold none, but the pooling rule of sequence
     /// classifiers passes over it (see [`Batch::answers`](super::Batch::answers)).
     fn pad_token_id(&self) -> Option<u32>;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::memory::{Ledger, MemoryUse};
 use super::shader::{CompiledShader, Pipeline, PipelineKey};
 use crate::{Error, Result};
 
@@ -63,6 +64,10 @@ impl MatmulDesign {
 #[derive(Clone)]
 pub struct Gpu {
     inner: Arc<Inner>,
+    /// What tensors made through this handle are for.
+    purpose: MemoryUse,
+    /// Where tensors are counted in place of allocated.
+    ledger: Option<Ledger>,
 }
 
 struct Inner {
@@ -85,7 +90,7 @@ struct Faults {
 
 /// A poisoned lock only means that another thread panicked while holding it; every state kept
 /// behind these locks is valid at each step, so the data is used as it is.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -183,7 +188,59 @@ impl Gpu {
         };
         Self {
             inner: Arc::new(inner),
+            purpose: MemoryUse::Workspace,
+            ledger: None,
         }
+    }
+
+    /// The same device, for tensors that a [`MemoryPlan`](super::MemoryPlan) lists under
+    /// `purpose`.
+    pub fn for_use(&self, purpose: MemoryUse) -> Self {
+        Self {
+            purpose,
+            ..self.clone()
+        }
+    }
+
+    /// The same device, but tensors are only counted.
+    pub(super) fn counting(&self, ledger: Ledger) -> Self {
+        Self {
+            ledger: Some(ledger),
+            ..self.clone()
+        }
+    }
+
+    /// Whether tensors are counted in place of allocated.
+    pub(crate) fn counts_only(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    /// Takes note of a tensor, where tensors are counted.
+    pub(super) fn count(&self, label: &str, bytes: u64) {
+        if let Some(ledger) = &self.ledger {
+            ledger.count(label, self.purpose, bytes);
+        }
+    }
+
+    /// The device's own memory in bytes, where the system says: the largest heap that Vulkan
+    /// lists. A software driver's is the machine's.
+    pub fn memory_bytes(&self) -> Option<u64> {
+        #[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
+        {
+            // SAFETY: the handles are only read, while `device` keeps them alive.
+            unsafe {
+                let device = self.device().as_hal::<wgpu::hal::api::Vulkan>()?;
+                let instance = device.shared_instance().raw_instance();
+                let memory =
+                    instance.get_physical_device_memory_properties(device.raw_physical_device());
+                memory.memory_heaps[..memory.memory_heap_count as usize]
+                    .iter()
+                    .map(|heap| heap.size)
+                    .max()
+            }
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "windows", target_os = "android")))]
+        None
     }
 
     fn watch_own_device(&self) {

@@ -2,6 +2,7 @@
 
 mod device;
 mod layout;
+mod memory;
 mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod profile;
@@ -11,6 +12,7 @@ mod tensor;
 pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
+pub use memory::{MemoryPlan, MemoryUse};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};

@@ -124,7 +124,7 @@ impl Plan {
     ///
     /// [`Error::Limit`], [`Error::Overlap`], [`Error::Shader`].
     pub fn push(&mut self, dispatch: &Dispatch<'_>) -> Result<()> {
-        if dispatch.workgroups == 0 {
+        if dispatch.workgroups == 0 || self.gpu.counts_only() {
             return Ok(());
         }
         self.check_bindings(dispatch)?;

@@ -90,11 +90,17 @@ impl Tensor {
                 hint: "use a smaller batch, context, vocabulary or width",
             });
         }
+        let bytes = bytes.next_multiple_of(16);
+        gpu.count(label, bytes);
+        let allocated = match gpu.counts_only() {
+            true => MIN_BYTES,
+            false => bytes,
+        };
         let buffer = gpu
             .guarded(wgpu::ErrorFilter::OutOfMemory, || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {
                     label: Some(label),
-                    size: bytes.next_multiple_of(16),
+                    size: allocated,
                     usage: wgpu::BufferUsages::STORAGE
                         | wgpu::BufferUsages::UNIFORM
                         | wgpu::BufferUsages::COPY_SRC
@@ -267,7 +273,7 @@ impl Tensor {
             ));
         }
         let bytes: &[u8] = bytemuck::cast_slice(values);
-        if !bytes.is_empty() {
+        if !bytes.is_empty() && !gpu.counts_only() {
             gpu.queue().write_buffer(&self.buffer, self.offset, bytes);
         }
         Ok(())
@@ -293,6 +299,9 @@ impl Tensor {
         self.expect_element::<T>()?;
         if self.is_empty() {
             return Ok(Vec::new());
+        }
+        if gpu.counts_only() {
+            return Err(read_failed(&self.label, "its memory is only being planned"));
         }
         let staging = gpu
             .guarded(wgpu::ErrorFilter::OutOfMemory, || {

@@ -1,34 +1,41 @@
 //! What the forward pass leaves for the backward pass, and the backward pass's own buffers.
 
-use super::Gpt2Config;
+use super::ModelConfig;
+use super::layers::NormPart;
 use crate::Result;
 use crate::gpu::{Gpu, Tensor};
+use crate::kernels::nn::bias_gradient::bias_gradient_partials_len;
+use crate::kernels::nn::layer_norm::layer_norm_partials_len;
+use crate::kernels::nn::qk_norm::qk_norm_partials_len;
+use crate::kernels::nn::rms_norm::rms_norm_partials_len;
 
-/// The output of a LayerNorm with what its backward needs.
+/// The output of a norm with what its backward needs.
 pub(super) struct Norm {
     /// (T, C)
     pub y: Tensor,
-    /// (T)
-    pub mean: Tensor,
+    /// (T): of a LayerNorm.
+    pub mean: Option<Tensor>,
     /// (T)
     pub rstd: Tensor,
 }
 
 /// The activations of one block.
 pub(super) struct Block {
-    pub ln_1: Norm,
-    /// (T, 3C): queries, keys and values.
+    pub attention_norm: Norm,
+    /// (T, (H + 2G) D): queries, keys and values before the heads' norms, where there are such.
+    pub projected: Option<Tensor>,
+    /// (T, (H + 2G) D): queries, keys and values as attention reads them.
     pub qkv: Tensor,
-    /// (T, C): attention's output.
+    /// (T, H D): attention's output.
     pub attended: Tensor,
     /// (T, H): log-sum-exp of attention's scores.
     pub lse: Tensor,
     /// (T, C): the residual stream after attention.
     pub middle: Tensor,
-    pub ln_2: Norm,
-    /// (T, inner): before GELU.
+    pub mlp_norm: Norm,
+    /// (T, inner): before GELU; (T, 2 inner): gate and up, before SwiGLU.
     pub pre: Tensor,
-    /// (T, inner): after GELU.
+    /// (T, inner): after the activation.
     pub act: Tensor,
     /// (T, C): the residual stream after the block.
     pub out: Tensor,
@@ -36,10 +43,10 @@ pub(super) struct Block {
 
 /// Everything the forward pass writes.
 pub(super) struct Activations {
-    /// (T, C): token plus position.
+    /// (T, C): token, plus position where that is learned.
     pub embedded: Tensor,
     pub blocks: Vec<Block>,
-    pub ln_f: Norm,
+    pub final_norm: Norm,
 }
 
 /// Buffers of the backward pass, shared by all blocks.
@@ -50,11 +57,13 @@ pub(super) struct Gradients {
     pub stream: Tensor,
     /// (T, C): gradient of a norm's output.
     pub normed: Tensor,
-    /// (T, inner)
+    /// (T, inner) or (T, 2 inner)
     pub pre: Tensor,
-    /// (T, C)
+    /// (T, inner): gradient of SwiGLU's output.
+    pub act: Option<Tensor>,
+    /// (T, H D)
     pub attended: Tensor,
-    /// (T, 3C)
+    /// (T, (H + 2G) D)
     pub qkv: Tensor,
     /// (T, H): Σ dout·out of attention.
     pub delta: Tensor,
@@ -63,44 +72,61 @@ pub(super) struct Gradients {
 }
 
 impl Norm {
-    fn new(gpu: &Gpu, label: &str, tokens: usize, width: usize) -> Result<Self> {
+    fn new(gpu: &Gpu, label: &str, config: &ModelConfig, tokens: usize) -> Result<Self> {
+        let vector = |what: &str| Tensor::zeros::<f32>(gpu, &format!("{label} {what}"), &[tokens]);
         Ok(Self {
-            y: Tensor::zeros::<f32>(gpu, label, &[tokens, width])?,
-            mean: Tensor::zeros::<f32>(gpu, &format!("{label} mean"), &[tokens])?,
-            rstd: Tensor::zeros::<f32>(gpu, &format!("{label} rstd"), &[tokens])?,
+            y: Tensor::zeros::<f32>(gpu, label, &[tokens, config.hidden_size])?,
+            mean: match config.family.layer_norm() {
+                true => Some(vector("mean")?),
+                false => None,
+            },
+            rstd: vector("rstd")?,
         })
     }
 }
 
 impl Block {
-    fn new(gpu: &Gpu, layer: usize, config: &Gpt2Config, tokens: usize) -> Result<Self> {
-        let (width, inner) = (config.n_embd, config.inner());
+    fn new(gpu: &Gpu, layer: usize, config: &ModelConfig, tokens: usize) -> Result<Self> {
+        let (width, inner, heads) = (config.hidden_size, config.intermediate_size, config.heads());
         let tensor = |what: &str, columns: usize| {
             Tensor::zeros::<f32>(gpu, &format!("block {layer} {what}"), &[tokens, columns])
         };
+        let norm = |what: &str| Norm::new(gpu, &format!("block {layer} {what}"), config, tokens);
         Ok(Self {
-            ln_1: Norm::new(gpu, &format!("block {layer} ln_1"), tokens, width)?,
-            qkv: tensor("qkv", 3 * width)?,
-            attended: tensor("attended", width)?,
-            lse: tensor("lse", config.n_head)?,
+            attention_norm: norm("attention norm")?,
+            projected: match config.qk_norm() {
+                true => Some(tensor("projected", heads.qkv_width())?),
+                false => None,
+            },
+            qkv: tensor("qkv", heads.qkv_width())?,
+            attended: tensor("attended", heads.out_width())?,
+            lse: tensor("lse", heads.query)?,
             middle: tensor("middle", width)?,
-            ln_2: Norm::new(gpu, &format!("block {layer} ln_2"), tokens, width)?,
-            pre: tensor("pre", inner)?,
+            mlp_norm: norm("mlp norm")?,
+            pre: tensor("pre", config.up_width())?,
             act: tensor("act", inner)?,
             out: tensor("out", width)?,
         })
+    }
+
+    /// The norm of the residual stream that `part` names.
+    pub fn norm(&self, part: NormPart) -> &Norm {
+        match part {
+            NormPart::Mlp => &self.mlp_norm,
+            _ => &self.attention_norm,
+        }
     }
 }
 
 impl Activations {
     /// Allocates `blocks` sets for the blocks: one a block to train, two in turn to score.
-    pub fn new(gpu: &Gpu, config: &Gpt2Config, tokens: usize, blocks: usize) -> Result<Self> {
+    pub fn new(gpu: &Gpu, config: &ModelConfig, tokens: usize, blocks: usize) -> Result<Self> {
         Ok(Self {
-            embedded: Tensor::zeros::<f32>(gpu, "embedded", &[tokens, config.n_embd])?,
+            embedded: Tensor::zeros::<f32>(gpu, "embedded", &[tokens, config.hidden_size])?,
             blocks: (0..blocks)
                 .map(|layer| Block::new(gpu, layer, config, tokens))
                 .collect::<Result<_>>()?,
-            ln_f: Norm::new(gpu, "ln_f", tokens, config.n_embd)?,
+            final_norm: Norm::new(gpu, "final norm", config, tokens)?,
         })
     }
 
@@ -119,19 +145,39 @@ impl Activations {
 }
 
 impl Gradients {
-    pub fn new(gpu: &Gpu, config: &Gpt2Config, tokens: usize, partials: usize) -> Result<Self> {
-        let (width, inner) = (config.n_embd, config.inner());
+    pub fn new(gpu: &Gpu, config: &ModelConfig, tokens: usize) -> Result<Self> {
+        let (width, inner, heads) = (config.hidden_size, config.intermediate_size, config.heads());
         let tensor =
             |label: &str, columns: usize| Tensor::zeros::<f32>(gpu, label, &[tokens, columns]);
         Ok(Self {
             hidden: tensor("d hidden", width)?,
             stream: tensor("d stream", width)?,
             normed: tensor("d normed", width)?,
-            pre: tensor("d pre", inner)?,
-            attended: tensor("d attended", width)?,
-            qkv: tensor("d qkv", 3 * width)?,
-            delta: tensor("delta", config.n_head)?,
-            partials: Tensor::zeros::<f32>(gpu, "row sums", &[partials])?,
+            pre: tensor("d pre", config.up_width())?,
+            act: match config.family.gated() {
+                true => Some(tensor("d act", inner)?),
+                false => None,
+            },
+            attended: tensor("d attended", heads.out_width())?,
+            qkv: tensor("d qkv", heads.qkv_width())?,
+            delta: tensor("delta", heads.query)?,
+            partials: Tensor::zeros::<f32>(gpu, "row sums", &[partials_len(config, tokens)])?,
         })
     }
+}
+
+/// Scratch of the largest sum over rows.
+fn partials_len(config: &ModelConfig, tokens: usize) -> usize {
+    let width = config.hidden_size;
+    let norms = match config.family.layer_norm() {
+        true => layer_norm_partials_len(tokens, width),
+        false => rms_norm_partials_len(tokens, width),
+    };
+    let heads = match config.qk_norm() {
+        true => qk_norm_partials_len(tokens, config.heads()),
+        false => 0,
+    };
+    let widest = config.up_width().max(config.heads().qkv_width()).max(width);
+    let biases = bias_gradient_partials_len(tokens, widest);
+    norms.max(heads).max(biases)
 }

@@ -1,10 +1,10 @@
 //! [`Critic`]: the value of each token, by a network of its own or by a head on the policy's trunk.
 
-use super::{Gpt2Config, Head, Parameters, Policy, Purpose, Trunk, gpt2_parameters};
+use super::{Head, ModelConfig, Parameters, Policy, Purpose, Trunk, model_parameters};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
-use crate::kernels::nn::layer_norm::InputGradient;
+use crate::kernels::nn::InputGradient;
 use crate::kernels::policy::value_head::{
     ValueHeadBackwardIo, ValueHeadIo, value_head_backward, value_head_forward,
 };
@@ -30,7 +30,7 @@ impl Critic {
     /// # Errors
     ///
     /// As [`Tensor::zeros`].
-    pub fn on_trunk(gpu: &Gpu, config: &Gpt2Config, capacity: Capacity) -> Result<Self> {
+    pub fn on_trunk(gpu: &Gpu, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         Self::new(gpu, config, capacity, None)
     }
 
@@ -40,9 +40,9 @@ impl Critic {
     /// # Errors
     ///
     /// As [`Policy::new`].
-    pub fn network(gpu: &Gpu, config: &Gpt2Config, capacity: Capacity) -> Result<Self> {
+    pub fn network(gpu: &Gpu, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         config.validate("config of the value model")?;
-        let specs = gpt2_parameters(config, &[Head::Score]);
+        let specs = model_parameters(config, &[Head::Score]);
         let network = Network {
             parameters: Parameters::allocate(gpu, specs, Purpose::Train)?,
             trunk: Trunk::new(gpu, config, capacity, Purpose::Train)?,
@@ -52,14 +52,14 @@ impl Critic {
 
     fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         capacity: Capacity,
         network: Option<Network>,
     ) -> Result<Self> {
         let vector = |label: &str| Tensor::zeros::<f32>(gpu, label, &[capacity.targets]);
         Ok(Self {
             network,
-            width: config.n_embd,
+            width: config.hidden_size,
             values: vector("values")?,
             dvalues: vector("d values")?,
         })

@@ -7,9 +7,9 @@ pub use options::{Completion, Finish, GenerateOptions, Request, SamplingOptions}
 
 use super::language_head::head_windows;
 use super::trunk::Rows;
-use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk};
+use super::{DeviceBatch, ModelConfig, Parameters, Purpose, Trunk};
 use crate::data::{Capacity, Counts};
-use crate::gpu::{Gpu, Plan, Tensor};
+use crate::gpu::{Gpu, MemoryUse, Plan, Tensor};
 use crate::kernels::nn::attention_decode::{
     AttentionDecodeIo, AttentionDecodeSizes, Sequence, attention_decode,
 };
@@ -46,7 +46,7 @@ pub struct GeneratorCapacity {
 /// take effect at once.
 pub struct Generator {
     gpu: Gpu,
-    config: Gpt2Config,
+    config: ModelConfig,
     capacity: GeneratorCapacity,
     prompts: DeviceBatch,
     /// (sequences) [`RowCopy`]: the last row of each sequence's prompt to that sequence's row.
@@ -91,7 +91,8 @@ impl State {
 impl Generator {
     /// Allocates the cache and records the plans with these parameters' weights.
     ///
-    /// The cache takes `8 · layers · width · (prompt_tokens + sequences · new_tokens)` bytes.
+    /// The cache takes `8 · layers · G · D · (prompt_tokens + sequences · new_tokens)` bytes, for G
+    /// key/value heads of D values.
     ///
     /// # Errors
     ///
@@ -100,7 +101,7 @@ impl Generator {
     /// that does not fit the device.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         parameters: &Parameters,
         capacity: GeneratorCapacity,
     ) -> Result<Self> {
@@ -165,11 +166,14 @@ impl Generator {
     fn allocate_cache(&self) -> Result<Vec<Tensor>> {
         let capacity = self.capacity;
         let rows = capacity.prompt_tokens + capacity.sequences * capacity.new_tokens;
+        let heads = self.config.heads();
+        let width = 2 * heads.key_value * heads.width;
+        let gpu = self.gpu.for_use(MemoryUse::Cache);
         let tensor = |layer| {
             let label = format!("block {layer} cache");
-            Tensor::zeros::<f32>(&self.gpu, &label, &[rows, 2 * self.config.n_embd])
+            Tensor::zeros::<f32>(&gpu, &label, &[rows, width])
         };
-        (0..self.config.n_layer).map(tensor).collect()
+        (0..self.config.num_hidden_layers).map(tensor).collect()
     }
 
     fn live_sequences(&self) -> Size {
@@ -227,7 +231,7 @@ impl Generator {
         let sizes = AttentionDecodeSizes {
             sequences: self.live_sequences(),
             heads: trunk.heads(),
-            context: self.config.n_positions / 2,
+            context: self.config.max_position_embeddings / 2,
         };
         trunk.forward_with(plan, parameters, rows, |plan, attend| {
             let io = CopyRowsIo {
@@ -256,7 +260,13 @@ impl Generator {
         let logits = Tensor::zeros::<f32>(&self.gpu, "next-token logits", &shape)?;
         let head = head_windows(&self.config, parameters)?;
         let live = (self.live_sequences(), Some(&state.counts));
-        push_logits_of(plan, (hidden, self.config.n_embd), &head, &logits, live)?;
+        push_logits_of(
+            plan,
+            (hidden, self.config.hidden_size),
+            &head,
+            &logits,
+            live,
+        )?;
         let io = SampleIo {
             settings: &state.settings,
             logits: &logits,
@@ -272,7 +282,7 @@ impl Generator {
     }
 
     /// Sizes and token ids.
-    pub fn config(&self) -> &Gpt2Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 

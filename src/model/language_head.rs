@@ -1,6 +1,6 @@
 //! [`LanguageHead`]: next-token log-probabilities on top of a trunk, and their backward pass.
 
-use super::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk};
+use super::{DeviceBatch, ModelConfig, Parameters, Purpose, Trunk};
 use crate::Result;
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
@@ -21,7 +21,7 @@ use crate::kernels::policy::token_logprob::{
 ///
 /// [`crate::Error::Model`] if the parameters have no such head.
 pub fn head_windows<'a>(
-    config: &Gpt2Config,
+    config: &ModelConfig,
     parameters: &'a Parameters,
 ) -> Result<Vec<HeadWindow<'a>>> {
     let name = if config.tie_word_embeddings {
@@ -44,7 +44,7 @@ pub fn head_windows<'a>(
 /// Logits exist for `chunk` targets at a time. Where they exist for all of a batch's targets, the
 /// backward pass of [`LanguageHead::backward`] reads them again; otherwise it computes them anew.
 pub struct LanguageHead {
-    config: Gpt2Config,
+    config: ModelConfig,
     /// (chunk, C)
     gathered: Tensor,
     /// (chunk, V rounded up to a multiple of 4)
@@ -61,12 +61,12 @@ impl LanguageHead {
     /// As [`Tensor::zeros`].
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         capacity: Capacity,
         purpose: Purpose,
         logits_bytes: u64,
     ) -> Result<Self> {
-        let (width, targets) = (config.n_embd, capacity.targets);
+        let (width, targets) = (config.hidden_size, capacity.targets);
         let vocabulary = config.vocab_size.next_multiple_of(4);
         let bytes = logits_bytes.min(gpu.limits().max_storage_buffer_binding_size);
         let fitting = (bytes / (4 * vocabulary as u64)) as usize;

@@ -1,7 +1,7 @@
 //! [`Policy`]: a language model whose answers are scored, and improved.
 
 use super::{
-    DeviceBatch, Gpt2Config, Head, LanguageHead, Parameters, Purpose, Trunk, gpt2_parameters,
+    DeviceBatch, Head, LanguageHead, ModelConfig, Parameters, Purpose, Trunk, model_parameters,
 };
 use crate::data::Capacity;
 use crate::gpu::{Gpu, Plan, Tensor};
@@ -31,7 +31,7 @@ impl Default for PolicyOptions {
 /// whatever loss a trainer puts between them.
 pub struct Policy {
     gpu: Gpu,
-    config: Gpt2Config,
+    config: ModelConfig,
     parameters: Parameters,
     batch: DeviceBatch,
     trunk: Trunk,
@@ -54,7 +54,7 @@ impl Policy {
     /// temperature that is not positive.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         heads: &[Head],
         capacity: Capacity,
         purpose: Purpose,
@@ -70,7 +70,7 @@ impl Policy {
         Ok(Self {
             gpu: gpu.clone(),
             config: config.clone(),
-            parameters: Parameters::allocate(gpu, gpt2_parameters(config, heads), purpose)?,
+            parameters: Parameters::allocate(gpu, model_parameters(config, heads), purpose)?,
             batch: DeviceBatch::new(gpu, capacity)?,
             trunk: Trunk::new(gpu, config, capacity, purpose)?,
             head: LanguageHead::new(gpu, config, capacity, purpose, options.logits_bytes)?,
@@ -86,7 +86,7 @@ impl Policy {
     }
 
     /// Sizes and token ids.
-    pub fn config(&self) -> &Gpt2Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 

@@ -1,7 +1,7 @@
 //! [`RewardModel`]: trunk, scalar head and losses, as plans recorded once.
 
 use super::{
-    DeviceBatch, Gpt2Config, Head, LanguageHead, Parameters, Purpose, Trunk, gpt2_parameters,
+    DeviceBatch, Head, LanguageHead, ModelConfig, Parameters, Purpose, Trunk, model_parameters,
 };
 use crate::Result;
 use crate::data::{Batch, Capacity};
@@ -23,7 +23,7 @@ const LOGITS_BYTES: u64 = 64 << 20;
 /// A GPT-2 reward model with its batch tensors and recorded plans.
 pub struct RewardModel {
     gpu: Gpu,
-    config: Gpt2Config,
+    config: ModelConfig,
     parameters: Parameters,
     batch: DeviceBatch,
     trunk: Trunk,
@@ -48,7 +48,7 @@ impl RewardModel {
     ///
     /// [`crate::Error::Model`] for a configuration that can't be, [`crate::Error::Limit`] and
     /// [`crate::Error::OutOfMemory`] for one that does not fit the device.
-    pub fn to_score(gpu: &Gpu, config: &Gpt2Config, capacity: Capacity) -> Result<Self> {
+    pub fn to_score(gpu: &Gpu, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         Self::allocate(gpu, config, capacity, Purpose::Score)
     }
 
@@ -60,7 +60,7 @@ impl RewardModel {
     /// As [`RewardModel::to_score`].
     pub fn to_train(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         capacity: Capacity,
         loss: &PairwiseLossOptions,
     ) -> Result<Self> {
@@ -74,17 +74,17 @@ impl RewardModel {
 
     fn allocate(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         capacity: Capacity,
         purpose: Purpose,
     ) -> Result<Self> {
         config.validate("config")?;
         // A reward model learns the language through its token table.
-        let config = &Gpt2Config {
+        let config = &ModelConfig {
             tie_word_embeddings: true,
             ..config.clone()
         };
-        let specs = gpt2_parameters(config, &[Head::Score]);
+        let specs = model_parameters(config, &[Head::Score]);
         let vector = |label: &str, len: usize| Tensor::zeros::<f32>(gpu, label, &[len]);
         let mut model = Self {
             gpu: gpu.clone(),
@@ -113,7 +113,7 @@ impl RewardModel {
             plan,
             &PooledHeadIo {
                 hidden: self.trunk.hidden(),
-                w: &head.weight.reshape(&[self.config.n_embd])?,
+                w: &head.weight.reshape(&[self.config.hidden_size])?,
                 answers: &self.batch.answers,
                 rewards: &self.rewards,
                 counts: Some(&self.batch.counts),
@@ -156,13 +156,13 @@ impl RewardModel {
             &mut plan,
             &PooledHeadBackwardIo {
                 hidden: self.trunk.hidden(),
-                w: &head.weight.reshape(&[self.config.n_embd])?,
+                w: &head.weight.reshape(&[self.config.hidden_size])?,
                 answers: &self.batch.answers,
                 pooled_lists: &self.batch.pooled_lists.lists,
                 pooled_rows: &self.batch.pooled_lists.rows,
                 drewards: &self.drewards,
                 dhidden: self.trunk.hidden_gradient()?,
-                dw: &head.gradient.reshape(&[self.config.n_embd])?,
+                dw: &head.gradient.reshape(&[self.config.hidden_size])?,
                 counts,
             },
         )?;
@@ -196,7 +196,7 @@ impl RewardModel {
     }
 
     /// Sizes and token ids.
-    pub fn config(&self) -> &Gpt2Config {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 

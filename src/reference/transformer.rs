@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::nn::attention::{Attention, Heads, Segment, attention_backward, attention_forward};
 use super::nn::cross_entropy::{Target, cross_entropy};
-use super::nn::embedding::{embedding_backward, embedding_forward};
+use super::nn::embedding::{Positions, embedding_backward, embedding_forward};
 use super::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use super::nn::layer_norm::{LayerNorm, layer_norm_backward, layer_norm_forward};
 use super::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
@@ -148,13 +148,12 @@ impl Transformer {
     /// [`Error::Model`] where a parameter is missing or has a wrong size.
     pub fn forward(&self, parameters: &Parameters, run: &Run) -> Result<Forward> {
         self.check(parameters)?;
-        let mut x = embedding_forward(
-            run.tokens,
-            run.positions,
-            get(parameters, WTE)?,
-            get(parameters, WPE)?,
-            self.width,
-        );
+        let positions = Positions {
+            ids: run.positions,
+            table: get(parameters, WPE)?,
+        };
+        let token_table = get(parameters, WTE)?;
+        let mut x = embedding_forward(run.tokens, token_table, Some(positions), self.width);
         let mut layers = Vec::with_capacity(self.layers);
         for layer in 0..self.layers {
             let (forward, out) = self.layer_forward(parameters, run, layer, x)?;
@@ -191,16 +190,13 @@ impl Transformer {
         for (layer, values) in forward.layers.iter().enumerate().rev() {
             dx = self.layer_backward(&mut backward, run, layer, values, dx)?;
         }
-        let tables = embedding_backward(
-            run.tokens,
-            run.positions,
-            &dx,
-            self.vocabulary,
-            self.context,
-            self.width,
-        );
-        gradients.insert(WTE.to_owned(), tables.dtoken_table);
-        gradients.insert(WPE.to_owned(), tables.dposition_table);
+        for (name, ids, rows) in [
+            (WTE, run.tokens, self.vocabulary),
+            (WPE, run.positions, self.context),
+        ] {
+            let dtable = embedding_backward(ids, &dx, rows, self.width);
+            gradients.insert(name.to_owned(), dtable);
+        }
         Ok(gradients)
     }
 

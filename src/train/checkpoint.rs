@@ -108,7 +108,7 @@ fn write_tensors(
     let mut file = TensorWriter::create(path, &entries)?;
     let mut write = |buffers: &[Vec<f32>]| -> Result<()> {
         for spec in parameters.specs() {
-            for values in parameters.slices(&spec.name, buffers)? {
+            for values in parameters.pieces(&spec.name, buffers)? {
                 file.write(values)?;
             }
         }

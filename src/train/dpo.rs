@@ -16,7 +16,7 @@ use crate::data::{PackOptions, Targets, TokenRecord};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::policy::dpo_loss::{DpoLoss, DpoLossIo, DpoLossOptions, dpo_loss};
 use crate::kernels::policy::{DpoMetrics, POLICY_METRICS};
-use crate::model::{Gpt2Config, METRIC_SLOTS, Policy};
+use crate::model::{METRIC_SLOTS, ModelConfig, Policy};
 use crate::{Error, Result};
 
 /// How a policy is trained on preferences.
@@ -104,7 +104,7 @@ impl DpoTrainer {
     /// [`Error::Shape`] for options that cannot be meant, and what the model refuses.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: DpoOptions,
         train: &[TokenRecord],
         validation: &[TokenRecord],

@@ -20,7 +20,7 @@ use crate::kernels::policy::group_advantage::{
 use crate::kernels::policy::grpo_loss::{
     GrpoLossIo, GrpoLossOptions, GrpoLossType, RatioLevel, grpo_loss,
 };
-use crate::model::{Gpt2Config, Policy};
+use crate::model::{ModelConfig, Policy};
 use crate::{Error, Result};
 
 /// How a policy is trained by GRPO or RLOO.
@@ -105,7 +105,7 @@ impl GrpoTrainer {
     /// empty or longer than the context less the answer, and what the model refuses.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: GrpoOptions,
         prompts: Vec<Vec<u32>>,
     ) -> Result<Self> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AdamW, KlOptions};
-use crate::model::{Gpt2Config, SamplingOptions};
+use crate::model::{ModelConfig, SamplingOptions};
 use crate::{Error, Result};
 
 /// How answers are sampled, and how the policy learns from them, whatever the algorithm.
@@ -135,14 +135,18 @@ impl RolloutOptions {
     /// # Errors
     ///
     /// [`Error::Data`] names the prompt, counted from 1; [`Error::Shape`] the stop token.
-    pub(super) fn check_prompts(&self, prompts: &[Vec<u32>], config: &Gpt2Config) -> Result<usize> {
+    pub(super) fn check_prompts(
+        &self,
+        prompts: &[Vec<u32>],
+        config: &ModelConfig,
+    ) -> Result<usize> {
         let vocabulary = config.vocab_size;
         let is_unknown = |token: &&u32| **token as usize >= vocabulary;
         if let Some(token) = self.stop_tokens.iter().find(is_unknown) {
             let detail = format!("stop_tokens has {token}, the vocabulary ends at {vocabulary}");
             return Err(Error::shape("policy options", detail));
         }
-        let (context, answer) = (config.n_positions, self.max_new_tokens);
+        let (context, answer) = (config.max_position_embeddings, self.max_new_tokens);
         let fault = |prompt: &[u32]| match prompt.iter().find(is_unknown) {
             Some(token) => Some(format!(
                 "token {token} is outside the vocabulary of {vocabulary}"

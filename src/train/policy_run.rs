@@ -11,8 +11,8 @@ use crate::gpu::{Gpu, Plan, Tensor, submit_together};
 use crate::kernels::policy::grpo_loss::GrpoLossType;
 use crate::kernels::policy::{KlControl, POLICY_METRICS, TokenLogprob};
 use crate::model::{
-    Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
-    Parameters, Policy, PolicyOptions, Purpose, gpt2_parameters,
+    Completion, Critic, Finish, GenerateOptions, Generator, GeneratorCapacity, Head, ModelConfig,
+    Parameters, Policy, PolicyOptions, Purpose, model_parameters,
 };
 use crate::{Error, Result};
 
@@ -83,7 +83,7 @@ struct Learnt {
 impl PolicyRun {
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: RolloutOptions,
         value: Option<ValueModel>,
         loss_type: GrpoLossType,
@@ -108,7 +108,7 @@ impl PolicyRun {
             Some(ValueModel::Head) => Some(Critic::on_trunk(gpu, config, capacity)?),
             Some(ValueModel::Network) => Some(Critic::network(gpu, config, capacity)?),
         };
-        let specs = gpt2_parameters(config, heads);
+        let specs = model_parameters(config, heads);
         let reference = Parameters::allocate(gpu, specs, Purpose::Score)?;
         let group_tokens = longest + options.samples * options.max_new_tokens;
         let buffer = RolloutBuffer::new(

@@ -17,7 +17,7 @@ use crate::kernels::policy::grpo_loss::GrpoLossType;
 use crate::kernels::policy::ppo_loss::{PpoLossIo, PpoLossOptions, ppo_loss};
 use crate::kernels::policy::whiten::{WhitenIo, WhitenOptions, partial_rows, whiten};
 use crate::kernels::policy::{KlControl, KlEstimator, POLICY_METRICS};
-use crate::model::{Critic, Gpt2Config, Policy};
+use crate::model::{Critic, ModelConfig, Policy};
 use crate::{Error, Result};
 
 /// Where the divergence from the reference is charged.
@@ -105,7 +105,7 @@ impl PpoTrainer {
     /// empty or longer than the context less the answer, and what the models refuse.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: PpoOptions,
         prompts: Vec<Vec<u32>>,
     ) -> Result<Self> {

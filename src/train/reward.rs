@@ -16,7 +16,7 @@ use super::{Optimizer, RewardOptions, Schedule};
 use crate::data::{Capacity, DataOrder, PackOptions, Targets, TokenRecord};
 use crate::gpu::Gpu;
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use crate::model::{Gpt2Config, METRIC_SLOTS, RewardModel};
+use crate::model::{METRIC_SLOTS, ModelConfig, RewardModel};
 use crate::{Error, Result};
 
 /// The best evaluation so far.
@@ -43,7 +43,7 @@ struct State {
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     options: RewardOptions,
-    config: Gpt2Config,
+    config: ModelConfig,
     state: State,
     /// Of the training records.
     fingerprint: u64,
@@ -87,7 +87,7 @@ impl RewardTrainer {
     /// [`Error::Data`] without training records, and what the model refuses.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: RewardOptions,
         train: Vec<TokenRecord>,
         validation: Vec<TokenRecord>,
@@ -114,7 +114,7 @@ impl RewardTrainer {
 
     fn with_state(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: RewardOptions,
         train: Vec<TokenRecord>,
         validation: Vec<TokenRecord>,

@@ -14,7 +14,7 @@ use crate::Result;
 use crate::data::{PackOptions, Targets, TokenRecord};
 use crate::gpu::{Gpu, Plan, Tensor};
 use crate::kernels::METRICS;
-use crate::model::{Gpt2Config, METRIC_SLOTS, Policy};
+use crate::model::{METRIC_SLOTS, ModelConfig, Policy};
 
 /// How a policy is fine-tuned on answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +85,7 @@ impl SftTrainer {
     /// [`crate::Error::Shape`] for options that cannot be meant, and what the model refuses.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: SftOptions,
         train: &[TokenRecord],
         validation: &[TokenRecord],

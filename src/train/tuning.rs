@@ -13,7 +13,7 @@ use super::reward::capacity_for;
 use super::{AdamW, Optimizer, Schedule};
 use crate::data::{Batch, DataOrder, PackOptions, Packer, TokenRecord, pack_all};
 use crate::gpu::{Gpu, Tensor};
-use crate::model::{Gpt2Config, Head, METRIC_SLOTS, Policy, PolicyOptions, Purpose};
+use crate::model::{Head, METRIC_SLOTS, ModelConfig, Policy, PolicyOptions, Purpose};
 use crate::{Error, Result};
 
 /// How a policy is trained on records, whatever the loss.
@@ -124,7 +124,7 @@ struct State {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Saved<Own> {
     pub own: Own,
-    pub config: Gpt2Config,
+    pub config: ModelConfig,
     state: State,
     /// Of the training and the validation records.
     fingerprints: [u64; 2],
@@ -178,7 +178,7 @@ impl TuningRun {
     /// says.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         options: TuningOptions,
         packing: PackOptions,
         records: Split,

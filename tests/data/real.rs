@@ -27,8 +27,8 @@ fn read(name: &str, for_scoring: bool) -> Option<Records> {
         return None;
     };
     let options = ReadOptions {
-        strict: false,
         for_scoring,
+        ..ReadOptions::default()
     };
     let reader = BufReader::new(GzDecoder::new(BufReader::new(file)));
     Some(read_records(reader, name, options).unwrap())

@@ -75,6 +75,7 @@ fn at_the_prompt(lines: &str, context: usize, for_scoring: bool) -> Tokenised {
     let read = ReadOptions {
         strict: true,
         for_scoring,
+        ..ReadOptions::default()
     };
     let read = read_records(lines.as_bytes(), "f", read).unwrap();
     let options = TokeniseOptions {
@@ -183,7 +184,7 @@ proptest! {
             .map(|rejected| Preference { chosen: 0, rejected, weight: 0.5, margin: 0.0 })
             .collect();
         let form = RecordForm::Ranking;
-        let record = Record { line: 1, form, prompt, responses, preferences };
+        let record = Record { line: 1, form, prompt, responses, templated: false, preferences };
         let options = TokeniseOptions { context, vocab_size: 301, for_scoring: true, boundary: Boundary::Longest };
         let done = tokenise(std::slice::from_ref(&record), "f", tokenizer, options).unwrap();
         let whole: Vec<Vec<u32>> = record

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use example_tools::plot::{
-    GoodhartCurve, GoodhartPoint, PanelOf, Series, TrainingCurves, calibration_diagram, goodhart,
-    line_chart, panels, training_curves,
+    GoodhartCurve, GoodhartPoint, PanelOf, ParityCurves, Series, TrainingCurves,
+    calibration_diagram, goodhart, line_chart, panels, parity, training_curves,
 };
 use example_tools::statistics::calibration;
 
@@ -51,6 +51,14 @@ fn pictures_are_drawn_whatever_the_values() {
             level: Some(("limit", 3.0)),
         };
         panels(&path, "Panels", "x", &[panel; 4]).unwrap();
+        assert_eq!(size(&path), (1200, 800));
+        let curves = ParityCurves {
+            title: "Two programs",
+            theirs: series,
+            ours: series,
+            differences: &[series; 2],
+        };
+        parity(&path, &curves).unwrap();
         assert_eq!(size(&path), (1200, 800));
         let ways: Vec<GoodhartPoint> = points
             .iter()

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use libfuzzer_sys::fuzz_target;
-use prefgrad::model::{Gpt2Config, Head, Init, ParameterSpec, WeightFiles, gpt2_parameters};
+use prefgrad::model::{ModelConfig, Head, Init, ParameterSpec, WeightFiles, model_parameters};
 use safetensors::SafeTensors;
 
 /// What a byte of input may take at most: an empty JSON list in a list is two bytes, and a value of
@@ -86,12 +86,12 @@ fn read_config(bytes: &[u8]) {
     let Ok(json) = serde_json::from_slice(bytes) else {
         return;
     };
-    let Ok(config) = Gpt2Config::from_json(&json, "config.json") else {
+    let Ok(config) = ModelConfig::from_json(&json, "config.json") else {
         return;
     };
     assert!(config.n_embd > 0 && config.n_embd.is_multiple_of(config.n_head));
     if config.n_layer < 4 {
-        gpt2_parameters(&config, &[Head::Score, Head::Language, Head::Value]);
+        model_parameters(&config, &[Head::Score, Head::Language, Head::Value]);
     }
 }
 

@@ -64,6 +64,16 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    check_variants("nn.rms_norm");
+}
+
+#[test]
+fn qk_norm() {
+    check("nn.qk_norm");
+}
+
+#[test]
 fn bias_gradient() {
     check("nn.bias_gradient");
 }
@@ -96,6 +106,16 @@ fn adamw() {
 #[test]
 fn gelu() {
     check("nn.gelu");
+}
+
+#[test]
+fn swiglu() {
+    check("nn.swiglu");
+}
+
+#[test]
+fn rope() {
+    check("nn.rope");
 }
 
 #[test]

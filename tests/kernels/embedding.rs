@@ -7,13 +7,14 @@ use prefgrad::kernels::nn::bias_gradient::{
     BiasGradientIo, bias_gradient, bias_gradient_partials_len,
 };
 use prefgrad::kernels::nn::embedding::{
-    EmbeddingBackwardIo, EmbeddingIo, Window, embedding_backward, embedding_forward,
+    EmbeddingBackwardIo, EmbeddingIo, Positions, Window, embedding_backward, embedding_forward,
 };
 use prefgrad::kernels::nn::gelu::{GeluBackwardIo, gelu_backward};
 use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use prefgrad::reference;
 use prefgrad::reference::compare::f32_bound;
 use prefgrad::reference::gradient::numerical_gradient;
+use prefgrad::reference::nn::embedding::embedding_forward as embedding_twin;
 use prefgrad::reference::nn::gelu::{Gelu, gelu_forward};
 use prefgrad::{Error, Gpu, Plan, Tensor};
 
@@ -86,9 +87,8 @@ fn pytorchs_figures() {
         dout.write(gpu, &case.cotangent("y").f32()).unwrap();
         let io = EmbeddingIo {
             tokens: &indices(gpu, "tokens", &ids),
-            positions: &indices(gpu, "positions", &vec![0; rows]),
             token_table: &table,
-            position_table: &zeros(gpu, "no positions", &[1, width]),
+            positions: None,
             out: &out,
             counts: None,
         };
@@ -111,7 +111,11 @@ const CONTEXTS: usize = 14;
 
 /// `loss = Σ d gelu(x A + b)` with `x` the embeddings.
 fn loss(tokens: &[u32], positions: &[u32], [wte, wpe, a, b, d]: [&[f64]; 5]) -> f64 {
-    let x = reference::nn::embedding::embedding_forward(tokens, positions, wte, wpe, WIDTH);
+    let positions = reference::nn::embedding::Positions {
+        ids: positions,
+        table: wpe,
+    };
+    let x = embedding_twin(tokens, wte, Some(positions), WIDTH);
     let layout = reference::nn::matmul::Layout::NN;
     let mut z = reference::nn::matmul::matmul(&x, a, layout, ROWS, OUTPUTS, WIDTH);
     reference::nn::matmul::add_bias(&mut z, b);
@@ -133,9 +137,11 @@ fn gradients_in_the_middle_of_a_graph() {
     let x = zeros(gpu, "x", &[ROWS, WIDTH]);
     let io = EmbeddingIo {
         tokens: &indices(gpu, "tokens", &tokens),
-        positions: &indices(gpu, "positions", &positions),
         token_table: &from_f64(gpu, "wte", &[VOCABULARY, WIDTH], &wte),
-        position_table: &from_f64(gpu, "wpe", &[CONTEXTS, WIDTH], &wpe),
+        positions: Some(Positions {
+            ids: &indices(gpu, "positions", &positions),
+            table: &from_f64(gpu, "wpe", &[CONTEXTS, WIDTH], &wpe),
+        }),
         out: &x,
         counts: None,
     };
@@ -248,9 +254,8 @@ fn a_table_larger_than_a_binding() {
     let dout = random(gpu, "dout", &[ids.len(), width], 1);
     let io = EmbeddingIo {
         tokens: &indices(gpu, "tokens", &ids),
-        positions: &indices(gpu, "positions", &[0; 6]),
         token_table: &table,
-        position_table: &zeros(gpu, "no positions", &[1, width]),
+        positions: None,
         out: &out,
         counts: None,
     };
@@ -312,9 +317,8 @@ fn what_does_not_fit_is_named() {
     let (table, out) = (random(gpu, "table", &[5, 8], 1), zeros(gpu, "out", &[3, 8]));
     let io = EmbeddingIo {
         tokens: &tokens,
-        positions: &tokens,
         token_table: &table,
-        position_table: &table,
+        positions: None,
         out: &out,
         counts: None,
     };
@@ -335,11 +339,23 @@ fn what_does_not_fit_is_named() {
     assert!(error.to_string().contains("floats"), "{error}");
     let slim = zeros(gpu, "slim", &[5, 7]);
     let of_slim = EmbeddingIo {
-        position_table: &slim,
+        positions: Some(Positions {
+            ids: &tokens,
+            table: &slim,
+        }),
         ..io
     };
     let error = embedding_forward(&mut plan, &of_slim, rows, Window::whole(5)).unwrap_err();
     assert!(error.to_string().contains("slim"), "{error}");
+    let of_floats = EmbeddingIo {
+        positions: Some(Positions {
+            ids: &floats,
+            table: &table,
+        }),
+        ..io
+    };
+    let error = embedding_forward(&mut plan, &of_floats, rows, Window::whole(5)).unwrap_err();
+    assert!(error.to_string().contains("floats"), "{error}");
     let io = BiasGradientIo {
         dy: &out,
         dbias: &slim,

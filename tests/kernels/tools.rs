@@ -90,7 +90,7 @@ pub fn product(plan: &mut Plan, layout: Layout, [a, b, out]: [&Tensor; 3]) {
         layout,
         m: Size::fixed(out.shape()[0]),
         n: out.shape()[1],
-        k: Size::fixed(a.shape()[1]),
+        k: Size::fixed(a.shape()[usize::from(layout != Layout::Tn)]),
     };
     matmul(plan, &io, &sizes).unwrap();
 }

@@ -3,7 +3,7 @@
 use prefgrad::Error;
 use prefgrad::data::TokenRecord;
 use prefgrad::kernels::policy::dpo_loss::DpoLoss;
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::ModelConfig;
 use prefgrad::reference::policy::dpo_loss::{DpoAnswer, DpoLossOptions, DpoPair, dpo_loss};
 use prefgrad::train::{
     AdamW, DpoOptions, DpoStep, DpoTrainer, DpoWarning, TuningOptions, checkpoint,
@@ -161,9 +161,9 @@ fn easy(count: u32, offset: u32) -> Vec<TokenRecord> {
         .collect()
 }
 
-fn small() -> Gpt2Config {
-    Gpt2Config {
-        n_layer: 1,
+fn small() -> ModelConfig {
+    ModelConfig {
+        num_hidden_layers: 1,
         ..config()
     }
 }

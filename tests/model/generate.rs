@@ -5,7 +5,7 @@ use std::path::Path;
 
 use prefgrad::model::{
     Completion, Finish, GenerateOptions, Generator, GeneratorCapacity, Gpt2Config, Head,
-    Parameters, Purpose, Request, SamplingOptions, gpt2_parameters, load_weights,
+    ModelConfig, Parameters, Purpose, Request, SamplingOptions, load_weights, model_parameters,
 };
 use prefgrad::reference::nn::attention::Segment;
 use prefgrad::reference::nn::gelu::Gelu;
@@ -25,7 +25,7 @@ const CAPACITY: GeneratorCapacity = GeneratorCapacity {
 
 /// A language model and what holds its weights.
 struct Model {
-    config: Gpt2Config,
+    config: ModelConfig,
     parameters: Parameters,
 }
 
@@ -33,7 +33,7 @@ impl Model {
     /// Two layers, width 32, an odd vocabulary; weights large enough that what is drawn depends on
     /// what stands before it.
     fn small(tie_word_embeddings: bool) -> Self {
-        let config = Gpt2Config {
+        let config: ModelConfig = Gpt2Config {
             vocab_size: 61,
             n_positions: 256,
             n_embd: 32,
@@ -44,7 +44,8 @@ impl Model {
             eos_token_id: Some(1),
             pad_token_id: None,
             tie_word_embeddings,
-        };
+        }
+        .into();
         let model = Self::zero(config);
         model.parameters.initialise(gpu(), 7).unwrap();
         for (index, (spec, values)) in model
@@ -66,8 +67,8 @@ impl Model {
         model
     }
 
-    fn zero(config: Gpt2Config) -> Self {
-        let specs = gpt2_parameters(&config, &[Head::Language]);
+    fn zero(config: ModelConfig) -> Self {
+        let specs = model_parameters(&config, &[Head::Language]);
         Self {
             parameters: Parameters::allocate(gpu(), specs, Purpose::Score).unwrap(),
             config,
@@ -75,7 +76,7 @@ impl Model {
     }
 
     fn from_folder(folder: &Path) -> Self {
-        let model = Self::zero(Gpt2Config::read(folder).unwrap());
+        let model = Self::zero(ModelConfig::read(folder).unwrap());
         load_weights(gpu(), &model.parameters, folder).unwrap();
         model
     }
@@ -99,12 +100,12 @@ impl Model {
             .collect();
         let reference = Transformer {
             vocabulary: config.vocab_size,
-            context: config.n_positions,
-            width: config.n_embd,
-            layers: config.n_layer,
-            heads: config.n_head,
-            inner: config.inner(),
-            eps: config.layer_norm_epsilon,
+            context: config.max_position_embeddings,
+            width: config.hidden_size,
+            layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
+            inner: config.intermediate_size,
+            eps: config.norm_eps,
             gelu: Gelu::Tanh,
         };
         let positions: Vec<u32> = (0..sequence.len() as u32).collect();
@@ -121,8 +122,12 @@ impl Model {
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
         forward
             .hidden()
-            .chunks(config.n_embd)
-            .map(|row| head.chunks(config.n_embd).map(|w| dot(row, w)).collect())
+            .chunks(config.hidden_size)
+            .map(|row| {
+                head.chunks(config.hidden_size)
+                    .map(|w| dot(row, w))
+                    .collect()
+            })
             .collect()
     }
 }
@@ -427,7 +432,7 @@ fn capacities_and_options_out_of_range_are_refused() {
 fn weights_that_are_not_finite_are_an_error() {
     let model = Model::small(true);
     let name = "transformer.ln_f.bias";
-    let bias = vec![f32::NAN; model.config.n_embd];
+    let bias = vec![f32::NAN; model.config.hidden_size];
     model.parameters.write(gpu(), name, &bias).unwrap();
     let mut generator = model.generator(CAPACITY);
     for sampling in [SamplingOptions::default(), SamplingOptions::greedy()] {

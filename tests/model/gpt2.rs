@@ -3,7 +3,7 @@
 
 use prefgrad::data::{PackOptions, Targets, TokenRecord};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel, load_weights, save_reward_model};
+use prefgrad::model::{ModelConfig, RewardModel, load_weights, save_reward_model};
 use prefgrad::reference::compare::relative_error;
 use prefgrad::train::{AdamW, Optimizer, capacity_for, score_records};
 
@@ -13,7 +13,7 @@ use crate::tools::{batch, gpu, pair, pairs};
 const BOUND: f64 = 1e-5;
 
 fn model(checkpoint: &Checkpoint, with_targets: bool) -> RewardModel {
-    let config = Gpt2Config::read(&checkpoint.folder).unwrap();
+    let config = ModelConfig::read(&checkpoint.folder).unwrap();
     let capacity = capacity_for(512, with_targets);
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu(), &config, capacity, &loss).unwrap();
@@ -163,7 +163,7 @@ fn a_saved_model_gives_the_same_rewards() {
     let folder = tempfile::tempdir().unwrap();
     let weights = first.parameters().read(gpu(), |c| &c.weights).unwrap();
     save_reward_model(first.parameters(), &weights, first.config(), folder.path()).unwrap();
-    let config = Gpt2Config::read(folder.path()).unwrap();
+    let config = ModelConfig::read(folder.path()).unwrap();
     let second = RewardModel::to_score(gpu(), &config, capacity_for(512, false)).unwrap();
     assert!(load_weights(gpu(), second.parameters(), folder.path()).unwrap());
     assert_eq!(
@@ -177,13 +177,13 @@ fn a_weight_file_that_does_not_fit_is_refused_by_name() {
     let Some(checkpoint) = load("gpt2_rm") else {
         return;
     };
-    let mut config = Gpt2Config::read(&checkpoint.folder).unwrap();
-    config.n_layer = 1;
+    let mut config = ModelConfig::read(&checkpoint.folder).unwrap();
+    config.num_hidden_layers = 1;
     let capacity = capacity_for(64, false);
     let model = RewardModel::to_score(gpu(), &config, capacity).unwrap();
     let error = load_weights(gpu(), model.parameters(), &checkpoint.folder).unwrap_err();
     assert!(error.to_string().contains("h.1."), "{error}");
-    config.n_layer = 3;
+    config.num_hidden_layers = 3;
     let model = RewardModel::to_score(gpu(), &config, capacity).unwrap();
     let error = load_weights(gpu(), model.parameters(), &checkpoint.folder).unwrap_err();
     assert!(error.to_string().contains("h.2."), "{error}");

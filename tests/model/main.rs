@@ -7,8 +7,11 @@
 mod support;
 
 mod dpo;
+mod families;
 mod generate;
 mod gpt2;
+mod memory;
+mod parity;
 mod policy_chain;
 mod policy_input;
 mod policy_models;
@@ -19,6 +22,7 @@ mod policy_rollout;
 mod policy_run;
 mod policy_tools;
 mod pooling;
+mod rope;
 mod sft;
 mod sharing;
 mod tools;

@@ -1,6 +1,6 @@
 //! What cannot be trained on is refused by name, and changes nothing.
 
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::ModelConfig;
 use prefgrad::train::{
     GrpoOptions, GrpoTrainer, KlOptions, PpoOptions, PpoTrainer, RolloutOptions, Sample,
 };
@@ -13,7 +13,7 @@ use crate::tools::gpu;
 
 /// What both trainers say of prompts and options.
 fn refusals(
-    config: &Gpt2Config,
+    config: &ModelConfig,
     change: impl Fn(&mut RolloutOptions),
     prompts: &[Vec<u32>],
 ) -> [String; 2] {

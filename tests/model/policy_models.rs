@@ -5,8 +5,8 @@ use std::path::Path;
 use prefgrad::data::{Batch, PackOptions, Targets, TokenRecord, pack_all};
 use prefgrad::kernels::policy::{TokenGradient, TokenLogprob};
 use prefgrad::model::{
-    Critic, Finish, Gpt2Config, Head, Parameters, Policy, PolicyOptions, Purpose, gpt2_parameters,
-    load_weights, save_language_model, save_reward_model,
+    Critic, Finish, Head, ModelConfig, Parameters, Policy, PolicyOptions, Purpose, load_weights,
+    model_parameters, save_language_model, save_reward_model,
 };
 use prefgrad::reference::compare::{difference, relative_error};
 use prefgrad::reference::policy::token_logprob;
@@ -20,12 +20,12 @@ use crate::tools::gpu;
 
 const BOUND: f64 = 1e-5;
 
-fn policy(config: &Gpt2Config, heads: &[Head], options: PolicyOptions) -> Policy {
+fn policy(config: &ModelConfig, heads: &[Head], options: PolicyOptions) -> Policy {
     let capacity = policy_capacity(64);
     Policy::new(gpu(), config, heads, capacity, Purpose::Train, options).unwrap()
 }
 
-fn model(config: &Gpt2Config, parameters: &Parameters, temperature: f32) -> Model {
+fn model(config: &ModelConfig, parameters: &Parameters, temperature: f32) -> Model {
     let weights = named(parameters, |chunk| &chunk.weights);
     Model::new(config, weights, f64::from(temperature))
 }
@@ -193,12 +193,14 @@ fn a_value_network_starts_from_a_reward_model() {
     let policy = policy(&config(true), &[Head::Language], PolicyOptions::default());
     spread(policy.parameters(), 2);
     // Of sizes of its own.
-    let wide = Gpt2Config {
-        n_embd: 32,
-        n_layer: 2,
+    let wide = ModelConfig {
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        head_dim: 32 / config(true).num_attention_heads,
+        intermediate_size: 128,
         ..config(true)
     };
-    let specs = gpt2_parameters(&wide, &[Head::Score]);
+    let specs = model_parameters(&wide, &[Head::Score]);
     let reward = Parameters::allocate(gpu(), specs, Purpose::Score).unwrap();
     spread(&reward, 9);
     let folder = tempfile::tempdir().unwrap();
@@ -229,7 +231,7 @@ fn a_saved_policy_says_the_same() {
             save(&first, folder.path());
             let file = folder.path().join("value_head.safetensors");
             assert_eq!(file.exists(), heads.len() == 2);
-            let config = Gpt2Config::read(folder.path()).unwrap();
+            let config = ModelConfig::read(folder.path()).unwrap();
             assert_eq!(config.tie_word_embeddings, tied);
             let second = policy(&config, heads, PolicyOptions::default());
             assert!(load_weights(gpu(), second.parameters(), folder.path()).unwrap());
@@ -250,7 +252,7 @@ fn a_head_that_files_lack_keeps_its_start_and_one_too_many_is_passed_over() {
     spread(plain.parameters(), 2);
     let folder = tempfile::tempdir().unwrap();
     save(&plain, folder.path());
-    let start = vec![0.5; config(true).n_embd];
+    let start = vec![0.5; config(true).hidden_size];
     let name = "value_head.weight";
     valued.parameters().write(gpu(), name, &start).unwrap();
     assert!(!load_weights(gpu(), valued.parameters(), folder.path()).unwrap());

@@ -1,6 +1,6 @@
 //! One rollout and its gradients in float64, every answer a sequence of its own.
 
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::ModelConfig;
 use prefgrad::reference::nn::attention::Segment;
 use prefgrad::reference::nn::gelu::Gelu;
 use prefgrad::reference::policy::experience::Token;
@@ -31,16 +31,16 @@ pub struct Said {
 }
 
 impl Model {
-    pub fn new(config: &Gpt2Config, weights: Parameters, temperature: f64) -> Self {
+    pub fn new(config: &ModelConfig, weights: Parameters, temperature: f64) -> Self {
         Self {
             transformer: Transformer {
                 vocabulary: config.vocab_size,
-                context: config.n_positions,
-                width: config.n_embd,
-                layers: config.n_layer,
-                heads: config.n_head,
-                inner: config.inner(),
-                eps: config.layer_norm_epsilon,
+                context: config.max_position_embeddings,
+                width: config.hidden_size,
+                layers: config.num_hidden_layers,
+                heads: config.num_attention_heads,
+                inner: config.intermediate_size,
+                eps: config.norm_eps,
                 gelu: Gelu::Tanh,
             },
             weights,

@@ -2,7 +2,7 @@
 
 use prefgrad::Result;
 use prefgrad::data::Random;
-use prefgrad::model::{Chunk, Finish, Gpt2Config, Parameters, Policy, Purpose};
+use prefgrad::model::{Chunk, Finish, Gpt2Config, ModelConfig, Parameters, Policy, Purpose};
 use prefgrad::train::{
     AdamW, GrpoOptions, GrpoTrainer, KlOptions, PolicyStep, PpoOptions, PpoTrainer, Reward,
     RolloutBuffer, RolloutOptions, Sample, ValueModel, Warning,
@@ -17,7 +17,7 @@ const REFERENCE: u64 = 3;
 /// The token that [`share`] pays for.
 pub const GOOD: u32 = 7;
 
-pub fn config(tie_word_embeddings: bool) -> Gpt2Config {
+pub fn config(tie_word_embeddings: bool) -> ModelConfig {
     Gpt2Config {
         vocab_size: 21,
         n_positions: 24,
@@ -30,6 +30,7 @@ pub fn config(tie_word_embeddings: bool) -> Gpt2Config {
         pad_token_id: None,
         tie_word_embeddings,
     }
+    .into()
 }
 
 /// Weights large enough that what is said depends on what stands before it.

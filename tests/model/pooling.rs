@@ -3,7 +3,7 @@
 
 use prefgrad::data::TokenRecord;
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel, load_weights};
+use prefgrad::model::{ModelConfig, RewardModel, load_weights};
 use prefgrad::reference::compare::relative_error;
 use prefgrad::train::{capacity_for, score_records};
 use serde_json::Value;
@@ -26,10 +26,10 @@ fn rewards_equal_transformers_for_every_kind_of_padding() {
     let configs = cases["configs"].as_array().unwrap();
     assert_eq!(configs.len(), 3);
     for case in configs {
-        let config = Gpt2Config {
+        let config = ModelConfig {
             pad_token_id: case["pad_token_id"].as_u64().map(|id| id as u32),
             tie_word_embeddings: true,
-            ..Gpt2Config::read(&folder).unwrap()
+            ..ModelConfig::read(&folder).unwrap()
         };
         let loss = PairwiseLossOptions::default();
         let model =

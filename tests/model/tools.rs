@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use prefgrad::Gpu;
 use prefgrad::data::{Batch, PackOptions, Preference, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, Parameters, RewardModel};
+use prefgrad::model::{Gpt2Config, ModelConfig, Parameters, RewardModel};
 use prefgrad::train::capacity_for;
 
 /// One device for the whole test binary.
@@ -41,7 +41,7 @@ pub fn batch(model: &RewardModel, records: &[TokenRecord], options: PackOptions)
 }
 
 /// Options of a batch of pairs for this model.
-pub fn pairs(config: &Gpt2Config) -> PackOptions {
+pub fn pairs(config: &ModelConfig) -> PackOptions {
     PackOptions {
         pad_token_id: config.pad_token_id,
         ..PackOptions::default()
@@ -54,7 +54,7 @@ pub fn small_model(
     pad_token_id: Option<u32>,
     with_targets: bool,
 ) -> RewardModel {
-    let config = Gpt2Config {
+    let config: ModelConfig = Gpt2Config {
         vocab_size,
         n_positions: 64,
         n_embd: 32,
@@ -65,7 +65,8 @@ pub fn small_model(
         eos_token_id: Some(1),
         pad_token_id,
         tie_word_embeddings: true,
-    };
+    }
+    .into();
     let capacity = capacity_for(512, with_targets);
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu(), &config, capacity, &loss).unwrap();

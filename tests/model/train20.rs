@@ -2,7 +2,7 @@
 
 use prefgrad::data::TokenRecord;
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel, load_weights};
+use prefgrad::model::{ModelConfig, RewardModel, load_weights};
 use prefgrad::train::{AdamW, Optimizer, Schedule, capacity_for};
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn the_first_twenty_losses_equal_pytorch() {
     let (steps, expected) = (json("steps.json"), json("expected.json"));
     let settings = &expected["settings"];
     let number = |name: &str| settings[name].as_f64().unwrap();
-    let config = Gpt2Config::read(&folder).unwrap();
+    let config = ModelConfig::read(&folder).unwrap();
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu(), &config, capacity_for(1024, false), &loss).unwrap();
     assert!(load_weights(gpu(), model.parameters(), &folder).unwrap());

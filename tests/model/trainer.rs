@@ -2,7 +2,7 @@
 
 use prefgrad::Error;
 use prefgrad::data::TokenRecord;
-use prefgrad::model::Gpt2Config;
+use prefgrad::model::{Gpt2Config, ModelConfig};
 use prefgrad::train::{Evaluation, Phase, RewardOptions, RewardTrainer, checkpoint, score_records};
 
 use crate::tools::{gpu, pair};
@@ -24,7 +24,7 @@ fn records(count: u32, offset: u32) -> Vec<TokenRecord> {
         .collect()
 }
 
-fn config() -> Gpt2Config {
+fn config() -> ModelConfig {
     Gpt2Config {
         vocab_size: 64,
         n_positions: 32,
@@ -37,6 +37,7 @@ fn config() -> Gpt2Config {
         pad_token_id: Some(0),
         tie_word_embeddings: true,
     }
+    .into()
 }
 
 fn options() -> RewardOptions {
@@ -145,7 +146,7 @@ fn a_loss_that_is_not_finite_names_its_records_and_changes_nothing() {
         ..options()
     });
     let parameters = trainer.model().parameters();
-    let width = config().n_embd;
+    let width = config().hidden_size;
     parameters
         .write(gpu(), "score.weight", &vec![f32::NAN; width])
         .unwrap();

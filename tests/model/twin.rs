@@ -1,7 +1,7 @@
 //! A policy's twin in `f64`: separate sequences, one token after another, and AdamW.
 
 use prefgrad::data::{Preference, TokenRecord};
-use prefgrad::model::{Gpt2Config, Policy};
+use prefgrad::model::{Gpt2Config, ModelConfig, Policy};
 use prefgrad::reference::nn::attention::Segment;
 use prefgrad::reference::nn::cross_entropy::Target;
 use prefgrad::reference::nn::gelu::Gelu;
@@ -44,12 +44,12 @@ impl Twin {
         Self {
             transformer: Transformer {
                 vocabulary: config.vocab_size,
-                context: config.n_positions,
-                width: config.n_embd,
-                layers: config.n_layer,
-                heads: config.n_head,
-                inner: config.inner(),
-                eps: config.layer_norm_epsilon,
+                context: config.max_position_embeddings,
+                width: config.hidden_size,
+                layers: config.num_hidden_layers,
+                heads: config.num_attention_heads,
+                inner: config.intermediate_size,
+                eps: config.norm_eps,
                 gelu: Gelu::Tanh,
             },
             parameters,
@@ -127,7 +127,7 @@ impl Twin {
 }
 
 /// A small model.
-pub fn config() -> Gpt2Config {
+pub fn config() -> ModelConfig {
     Gpt2Config {
         vocab_size: 61,
         n_positions: 64,
@@ -140,6 +140,7 @@ pub fn config() -> Gpt2Config {
         pad_token_id: Some(0),
         tie_word_embeddings: true,
     }
+    .into()
 }
 
 /// Pairs and a ranking, with prompts over a tile's length and answers of a single token.

@@ -7,8 +7,8 @@ use half::{bf16, f16};
 use prefgrad::Gpu;
 use prefgrad::data::TokenRecord;
 use prefgrad::model::{
-    Gpt2Config, Head, Init, ParameterSpec, Parameters, Purpose, RewardModel, SaveOptions,
-    WeightFiles, gpt2_parameters, load_weights, save_language_model, save_reward_model,
+    Head, Init, ModelConfig, ParameterSpec, Parameters, Purpose, RewardModel, SaveOptions,
+    WeightFiles, load_weights, model_parameters, save_language_model, save_reward_model,
 };
 use prefgrad::train::{capacity_for, score_records};
 use safetensors::Dtype;
@@ -81,7 +81,7 @@ fn records(checkpoint: &Checkpoint) -> Vec<TokenRecord> {
 
 /// What the model in a folder gives for the checkpoint's sequences.
 fn rewards(checkpoint: &Checkpoint, folder: &Path) -> Vec<Vec<f32>> {
-    let config = Gpt2Config::read(folder).unwrap();
+    let config = ModelConfig::read(folder).unwrap();
     let model = RewardModel::to_score(gpu(), &config, capacity_for(512, false)).unwrap();
     assert!(load_weights(gpu(), model.parameters(), folder).unwrap());
     score_records(&model, &records(checkpoint)).unwrap()
@@ -134,8 +134,8 @@ fn nothing_is_written_before_all_was_checked() {
     *dtype = Dtype::F64;
     bytes.resize(8 * shape[1], 0);
     let folder = copy(&checkpoint, &tensors, 1);
-    let config = Gpt2Config::read(folder.path()).unwrap();
-    let specs = gpt2_parameters(&config, &[Head::Score]);
+    let config = ModelConfig::read(folder.path()).unwrap();
+    let specs = model_parameters(&config, &[Head::Score]);
     let parameters = Parameters::allocate(gpu(), specs, Purpose::Score).unwrap();
     let error = load_weights(gpu(), &parameters, folder.path()).unwrap_err();
     assert!(error.to_string().contains("`score.weight`"), "{error}");
@@ -153,8 +153,8 @@ fn a_model_saved_in_shards_is_the_model() {
         return;
     };
     let exact = rewards(&checkpoint, &checkpoint.folder);
-    let config = Gpt2Config::read(&checkpoint.folder).unwrap();
-    let specs = gpt2_parameters(&config, &[Head::Score]);
+    let config = ModelConfig::read(&checkpoint.folder).unwrap();
+    let specs = model_parameters(&config, &[Head::Score]);
     let parameters = Parameters::allocate(gpu(), specs, Purpose::Score).unwrap();
     load_weights(gpu(), &parameters, &checkpoint.folder).unwrap();
     let weights = parameters.read(gpu(), |chunk| &chunk.weights).unwrap();
@@ -179,12 +179,12 @@ fn a_reward_model_takes_the_place_of_a_language_model() {
     let Some(checkpoint) = load("gpt2_rm") else {
         return;
     };
-    let config = Gpt2Config::read(&checkpoint.folder).unwrap();
+    let config = ModelConfig::read(&checkpoint.folder).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let allocate = |heads: &[Head]| {
         let parameters =
-            Parameters::allocate(gpu(), gpt2_parameters(&config, heads), Purpose::Score).unwrap();
+            Parameters::allocate(gpu(), model_parameters(&config, heads), Purpose::Score).unwrap();
         let weights = parameters.read(gpu(), |chunk| &chunk.weights).unwrap();
         (parameters, weights)
     };

@@ -3,7 +3,7 @@
 
 use prefgrad::data::{PackOptions, Targets, TokenRecord};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel};
+use prefgrad::model::{Gpt2Config, ModelConfig, RewardModel};
 use prefgrad::train::{AdamW, Optimizer, capacity_for};
 use prefgrad::{Gpu, GpuOptions};
 
@@ -33,7 +33,7 @@ pub fn narrow_gpu() -> Gpu {
 type Outcome = Vec<(String, Vec<f32>)>;
 
 fn train(gpu: &Gpu) -> (RewardModel, Outcome) {
-    let config = Gpt2Config {
+    let config: ModelConfig = Gpt2Config {
         vocab_size: 2001,
         n_positions: 32,
         n_embd: 32,
@@ -44,7 +44,8 @@ fn train(gpu: &Gpu) -> (RewardModel, Outcome) {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    };
+    }
+    .into();
     let loss = PairwiseLossOptions::default();
     let model = RewardModel::to_train(gpu, &config, capacity_for(96, true), &loss).unwrap();
     model.parameters().initialise(gpu, 5).unwrap();

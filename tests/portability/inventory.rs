@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use prefgrad::check::{Purpose, cases};
 use prefgrad::data::Capacity;
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
-use prefgrad::model::{Gpt2Config, RewardModel};
+use prefgrad::model::{Gpt2Config, ModelConfig, RewardModel};
 use prefgrad::train::{AdamW, Optimizer};
 use prefgrad::{CompiledShader, Gpu, GpuOptions, MatmulDesign};
 
@@ -59,7 +59,7 @@ fn build_everything(gpu: &Gpu) {
             panic!("{} {}: {error}", case.kernel, case.name);
         }
     }
-    let config = Gpt2Config {
+    let config: ModelConfig = Gpt2Config {
         vocab_size: 40,
         n_positions: 32,
         n_embd: 32,
@@ -70,7 +70,8 @@ fn build_everything(gpu: &Gpu) {
         eos_token_id: None,
         pad_token_id: None,
         tie_word_embeddings: true,
-    };
+    }
+    .into();
     let capacity = Capacity {
         tokens: 64,
         segments: 8,

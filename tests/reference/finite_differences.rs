@@ -3,10 +3,14 @@
 use prefgrad::reference::gradient::check_gradient;
 use prefgrad::reference::nn::attention::{Heads, Segment, attention_backward, attention_forward};
 use prefgrad::reference::nn::cross_entropy::{Target, cross_entropy};
-use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
+use prefgrad::reference::nn::embedding::{Positions, embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::nn::qk_norm::{qk_norm_backward, qk_norm_forward};
+use prefgrad::reference::nn::rms_norm::{rms_norm_backward, rms_norm_forward};
+use prefgrad::reference::nn::rope::{rope_backward, rope_forward};
+use prefgrad::reference::nn::swiglu::{swiglu_backward, swiglu_forward};
 use prefgrad::reference::policy::token_logprob::{
     self as logprob, TokenGradient, token_logprob_backward, token_logprob_forward,
 };
@@ -54,22 +58,25 @@ fn embedding() {
     let token_table = random.values(vocabulary * width, 1.0);
     let position_table = random.values(contexts * width, 1.0);
     let dout = random.values(tokens.len() * width, 2.0);
-    let value = |tokens_of: &[f64], positions_of: &[f64]| {
-        let out = embedding_forward(&tokens, &positions, tokens_of, positions_of, width);
-        dot(&out, &dout)
+    let value = |token_table: &[f64], table: Option<&[f64]>| {
+        let ids = &positions;
+        let positions = table.map(|table| Positions { ids, table });
+        dot(
+            &embedding_forward(&tokens, token_table, positions, width),
+            &dout,
+        )
     };
-    let out = embedding_backward(&tokens, &positions, &dout, vocabulary, contexts, width);
-    check(
-        "dtoken_table",
-        |x| value(x, &position_table),
-        &token_table,
-        &out.dtoken_table,
-    );
+    let dtokens = embedding_backward(&tokens, &dout, vocabulary, width);
+    for table in [None, Some(position_table.as_slice())] {
+        check("dtoken_table", |x| value(x, table), &token_table, &dtokens);
+    }
+    let dpositions = embedding_backward(&positions, &dout, contexts, width);
+    let of_positions = |table: &[f64]| value(&token_table, Some(table));
     check(
         "dposition_table",
-        |x| value(&token_table, x),
+        of_positions,
         &position_table,
-        &out.dposition_table,
+        &dpositions,
     );
 }
 
@@ -91,6 +98,47 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    let mut random = Random::new(32);
+    // The larger eps is as large as the squares.
+    for (rows, width, eps) in [(4, 6, 1e-6), (3, 5, 0.5)] {
+        let x = random.values(rows * width, 2.0);
+        let weight = random.values(width, 1.5);
+        let dy = random.values(rows * width, 2.0);
+        let value = |x: &[f64], weight: &[f64]| dot(&rms_norm_forward(x, weight, eps).y, &dy);
+        let rstd = rms_norm_forward(&x, &weight, eps).rstd;
+        let out = rms_norm_backward(&x, &weight, &rstd, &dy);
+        check("dx", |x| value(x, &weight), &x, &out.dx);
+        check("dweight", |w| value(&x, w), &weight, &out.dweight);
+    }
+}
+
+#[test]
+fn qk_norm() {
+    let mut random = Random::new(33);
+    let (rows, eps) = (3, 1e-3);
+    for (query, key_value) in [(1, 1), (4, 2)] {
+        let heads = Heads {
+            query,
+            key_value,
+            width: 4,
+        };
+        let x = random.values(rows * heads.qkv_width(), 2.0);
+        let [query_weight, key_weight] = [1.5, 2.5].map(|scale| random.values(heads.width, scale));
+        let dy = random.values(x.len(), 2.0);
+        let value = |x: &[f64], query: &[f64], key: &[f64]| {
+            dot(&qk_norm_forward(x, query, key, heads, eps), &dy)
+        };
+        let out = qk_norm_backward(&x, &query_weight, &key_weight, heads, eps, &dy);
+        let of_query = |w: &[f64]| value(&x, w, &key_weight);
+        check("dx", |x| value(x, &query_weight, &key_weight), &x, &out.dx);
+        check("dquery_weight", of_query, &query_weight, &out.dquery_weight);
+        let of_key = |w: &[f64]| value(&x, &query_weight, w);
+        check("dkey_weight", of_key, &key_weight, &out.dkey_weight);
+    }
+}
+
+#[test]
 fn gelu() {
     let mut random = Random::new(4);
     let x = random.values(40, 6.0);
@@ -99,6 +147,36 @@ fn gelu() {
         let dx = gelu_backward(&x, &dy, form);
         check("dx", |x| dot(&gelu_forward(x, form), &dy), &x, &dx);
     }
+}
+
+#[test]
+fn swiglu() {
+    let mut random = Random::new(11);
+    let (rows, inner) = (4, 5);
+    let gate_up = random.values(rows * 2 * inner, 6.0);
+    let dy = random.values(rows * inner, 2.0);
+    let dgate_up = swiglu_backward(&gate_up, &dy, inner);
+    let value = |x: &[f64]| dot(&swiglu_forward(x, inner), &dy);
+    check("dgate_up", value, &gate_up, &dgate_up);
+}
+
+#[test]
+fn rope() {
+    let mut random = Random::new(12);
+    let heads = Heads {
+        query: 2,
+        key_value: 1,
+        width: 6,
+    };
+    let (positions, frequencies, scale) = ([0, 1, 500, 1], [1.0, 0.3, 0.002], 1.3);
+    let qkv = random.values(positions.len() * heads.qkv_width(), 1.5);
+    let dout = random.values(qkv.len(), 2.0);
+    let dqkv = rope_backward(&dout, &positions, heads, &frequencies, scale);
+    let value = |x: &[f64]| {
+        let out = rope_forward(x, &positions, heads, &frequencies, scale);
+        dot(&out, &dout)
+    };
+    check("dqkv", value, &qkv, &dqkv);
 }
 
 /// Two records: a prompt with two answers (one of them a single token), and a lone sequence; one

@@ -1,10 +1,15 @@
 //! Each operation against PyTorch's figures in `float64`.
 
+use prefgrad::reference::nn::attention::Heads;
 use prefgrad::reference::nn::cross_entropy::{Target, cross_entropy};
 use prefgrad::reference::nn::embedding::{embedding_backward, embedding_forward};
 use prefgrad::reference::nn::gelu::{Gelu, gelu_backward, gelu_forward};
 use prefgrad::reference::nn::layer_norm::{layer_norm_backward, layer_norm_forward};
 use prefgrad::reference::nn::matmul::{Layout, add_bias, bias_gradient, matmul, matmul_backward};
+use prefgrad::reference::nn::qk_norm::{qk_norm_backward, qk_norm_forward};
+use prefgrad::reference::nn::rms_norm::{rms_norm_backward, rms_norm_forward};
+use prefgrad::reference::nn::rope::{rope_backward, rope_forward};
+use prefgrad::reference::nn::swiglu::{swiglu_backward, swiglu_forward};
 use prefgrad::reference::optim::adamw::{AdamW, adamw};
 use prefgrad::reference::optim::grad_norm::{clip_coefficient, global_norm};
 use prefgrad::reference::policy::token_logprob::{
@@ -62,17 +67,108 @@ fn gelu_in_both_forms() {
                 let what = format!("{} {name}", case.name);
                 let expected = expected.f64();
                 assert_close(&what, &actual, &expected, F64_BOUND);
-                // Some inputs are as large as 1e4: the others deserve a measure of their own.
-                let ordinary = |values: &[f64]| -> Vec<f64> {
-                    let pairs = values.iter().zip(&x);
-                    pairs
-                        .filter(|(_, x)| x.abs() < 10.0)
-                        .map(|(v, _)| *v)
-                        .collect()
-                };
-                assert_close(&what, &ordinary(&actual), &ordinary(&expected), 1e-14);
+                let [actual, expected] = [&actual, &expected].map(|of| ordinary(of, &x));
+                assert_close(&what, &actual, &expected, 1e-14);
             }
         }
+    }
+}
+
+/// Some inputs of activations are as large as 1e4: the others deserve a measure of their own.
+fn ordinary(values: &[f64], inputs: &[f64]) -> Vec<f64> {
+    let pairs = values.iter().zip(inputs);
+    let pairs = pairs.filter(|(_, input)| input.abs() < 10.0);
+    pairs.map(|(value, _)| *value).collect()
+}
+
+/// Gates that let ones through, which is SiLU, and gates that let anything through.
+#[test]
+fn swiglu_of_given_gates() {
+    for (prefix, gate) in [("silu", "x"), ("swiglu_gate", "g")] {
+        for case in cases("act", prefix) {
+            let g = case.input(gate).f64();
+            let n = g.len();
+            let up = match gate {
+                "x" => vec![1.0; n],
+                _ => case.input("u").f64(),
+            };
+            let gate_up = [g.clone(), up].concat();
+            let y = swiglu_forward(&gate_up, n);
+            let dgate_up = swiglu_backward(&gate_up, &case.cotangent("y").f64(), n);
+            let (dgate, dup) = dgate_up.split_at(n);
+            let mut results = vec![
+                (y.as_slice(), case.output("y")),
+                (dgate, case.gradient(gate)),
+            ];
+            if gate == "g" {
+                results.push((dup, case.gradient("u")));
+            }
+            for (actual, expected) in results {
+                let expected = expected.f64();
+                assert_close(&case.name, actual, &expected, F64_BOUND);
+                let [actual, expected] = [actual, &expected].map(|of| ordinary(of, &g));
+                assert_close(&case.name, &actual, &expected, 1e-14);
+            }
+        }
+    }
+}
+
+/// Two products side by side, the gate between them, and the product that follows.
+#[test]
+fn gated_mlp() {
+    for case in cases("mlp", "swiglu") {
+        let [rows, d, h] = ["N", "d", "h"].map(|size| case.number(size) as usize);
+        let x = case.input("x").f64();
+        let w_down = case.input("w_down").f64();
+        let w = [case.input("w_gate").f64(), case.input("w_up").f64()].concat();
+        let gate_up = matmul(&x, &w, Layout::NT, rows, 2 * h, d);
+        let act = swiglu_forward(&gate_up, h);
+        case.assert_output("y", &matmul(&act, &w_down, Layout::NT, rows, d, h));
+
+        let dy = case.cotangent("y").f64();
+        let down = matmul_backward(&act, &w_down, &dy, Layout::NT, (rows, d, h));
+        let dgate_up = swiglu_backward(&gate_up, &down.da, h);
+        let up = matmul_backward(&x, &w, &dgate_up, Layout::NT, (rows, 2 * h, d));
+        case.assert_gradient("w_down", &down.db);
+        case.assert_gradient("w_gate", &up.db[..h * d]);
+        case.assert_gradient("w_up", &up.db[h * d..]);
+        case.assert_gradient("x", &up.da);
+    }
+}
+
+#[test]
+fn rope() {
+    for case in cases("rope", "") {
+        let [batch, query, length, width] = case.input("x").shape[..] else {
+            panic!("{}: x is not [B,H,T,D]", case.name)
+        };
+        // A sequence and head is a row with one query head, and a key and a value that are nothing.
+        let heads = Heads {
+            query: 1,
+            key_value: 1,
+            width,
+        };
+        let rows = |x: Vec<f64>| -> Vec<f64> {
+            let padded = |head: &[f64]| [head, &vec![0.0; 2 * width]].concat();
+            x.chunks_exact(width).flat_map(padded).collect()
+        };
+        let heads_of = |rows: Vec<f64>| -> Vec<f64> {
+            let rows = rows.chunks_exact(3 * width);
+            rows.flat_map(|row| row[..width].to_vec()).collect()
+        };
+        let of_batch = case.input("pos").u32();
+        let of_batch = of_batch.chunks_exact(length);
+        let positions: Vec<u32> = of_batch.flat_map(|of| of.repeat(query)).collect();
+        assert_eq!(positions.len(), batch * query * length);
+        let exponent = |i: usize| -2.0 * i as f64 / width as f64;
+        let theta = case.number("theta");
+        let frequencies: Vec<f64> = (0..width / 2).map(|i| theta.powf(exponent(i))).collect();
+        let x = rows(case.input("x").f64());
+        let y = rope_forward(&x, &positions, heads, &frequencies, 1.0);
+        case.assert_output("y", &heads_of(y));
+        let dy = rows(case.cotangent("y").f64());
+        let dx = rope_backward(&dy, &positions, heads, &frequencies, 1.0);
+        case.assert_gradient("x", &heads_of(dx));
     }
 }
 
@@ -121,21 +217,49 @@ fn layer_norm() {
 }
 
 #[test]
+fn rms_norm() {
+    for case in cases("norm", "rmsnorm") {
+        let [x, w] = ["x", "w"].map(|name| case.input(name).f64());
+        let out = rms_norm_forward(&x, &w, case.number("eps"));
+        case.assert_output("y", &out.y);
+        let dy = case.cotangent("y").f64();
+        let gradients = rms_norm_backward(&x, &w, &out.rstd, &dy);
+        case.assert_gradient("x", &gradients.dx);
+        case.assert_gradient("w", &gradients.dweight);
+    }
+}
+
+#[test]
+fn qk_norm() {
+    for case in cases("norm", "qknorm") {
+        let [query, key_value, width] = ["H", "G", "D"].map(|name| case.number(name) as usize);
+        let heads = Heads {
+            query,
+            key_value,
+            width,
+        };
+        let eps = case.number("eps");
+        let [x, wq, wk] = ["x", "wq", "wk"].map(|name| case.input(name).f64());
+        case.assert_output("y", &qk_norm_forward(&x, &wq, &wk, heads, eps));
+        let dy = case.cotangent("y").f64();
+        let gradients = qk_norm_backward(&x, &wq, &wk, heads, eps, &dy);
+        case.assert_gradient("x", &gradients.dx);
+        case.assert_gradient("wq", &gradients.dquery_weight);
+        case.assert_gradient("wk", &gradients.dkey_weight);
+    }
+}
+
+#[test]
 fn token_embedding() {
     for case in cases("embedding", "") {
         let table = case.input("w");
         let (vocabulary, width) = (table.shape[0], table.shape[1]);
         let ids = case.input("ids").u32();
-        // PyTorch's cases have no positions: all tokens stand at one whose row is zero.
-        let positions = vec![0; ids.len()];
-        let no_position = vec![0.0; width];
-        let out = embedding_forward(&ids, &positions, &table.f64(), &no_position, width);
+        let out = embedding_forward(&ids, &table.f64(), None, width);
         case.assert_output("y", &out);
         let dout = case.cotangent("y").f64();
-        let gradients = embedding_backward(&ids, &positions, &dout, vocabulary, 1, width);
-        case.assert_gradient("w", &gradients.dtoken_table);
-        let sums = bias_gradient(&dout, width);
-        assert_close(&case.name, &gradients.dposition_table, &sums, F64_BOUND);
+        let dtable = embedding_backward(&ids, &dout, vocabulary, width);
+        case.assert_gradient("w", &dtable);
     }
 }
 

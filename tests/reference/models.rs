@@ -59,7 +59,7 @@ fn is_noise(values: &[f64]) -> bool {
 }
 
 fn assert_expected(checkpoint: &Checkpoint, kind: &str, actual: &Parameters) {
-    assert_eq!(actual.len(), checkpoint.weights.len());
+    assert_eq!(actual.len(), checkpoint.parameters().len());
     for (name, values) in actual {
         let name = format!("{kind}.{name}");
         let expected = checkpoint.expected(&name).f64();

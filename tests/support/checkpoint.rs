@@ -9,14 +9,12 @@ use serde_json::Value;
 
 use super::tensors::{Array, read};
 
-/// A GPT-2 checkpoint and what is expected of it.
+/// A checkpoint and what is expected of it.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub folder: PathBuf,
     pub config: Value,
-    /// The weights under their Hugging Face names.
-    pub weights: BTreeMap<String, Array>,
-    /// Inputs, outputs, gradients and, for the reward model, weights after three steps.
+    /// Inputs, outputs, gradients and, for some, weights after three steps.
     pub expected: BTreeMap<String, Array>,
     /// Losses and gradient norms of the first steps, and the options of the training.
     pub training: Value,
@@ -36,7 +34,7 @@ impl Checkpoint {
             .unwrap_or_else(|| panic!("no {name}[{index}]"))
     }
 
-    /// The reference model of these sizes.
+    /// The reference model of a GPT-2's sizes.
     pub fn transformer(&self) -> Transformer {
         let size = |name: &str| self.config[name].as_u64().expect("a size") as usize;
         assert_eq!(self.config["activation_function"], "gelu_new");
@@ -52,9 +50,9 @@ impl Checkpoint {
         }
     }
 
-    /// The weights in `f64`.
+    /// The weights of an `f32` checkpoint in one file, in `f64` under their Hugging Face names.
     pub fn parameters(&self) -> Parameters {
-        self.weights
+        read(&self.folder.join("model.safetensors"))
             .iter()
             .map(|(name, array)| (name.clone(), array.f64()))
             .collect()
@@ -84,7 +82,6 @@ pub fn load(name: &str) -> Option<Checkpoint> {
     };
     Some(Checkpoint {
         config: json("config.json"),
-        weights: read(&folder.join("model.safetensors")),
         expected: read(&folder.join("expected.safetensors")),
         training: json("expected.json"),
         folder,

@@ -4,7 +4,7 @@ use prefgrad::data::{Capacity, PackOptions, TokenRecord, pack_all};
 use prefgrad::kernels::Size;
 use prefgrad::kernels::nn::copy_rows::{CopyRowsIo, RowCopy, copy_rows};
 use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
-use prefgrad::model::{DeviceBatch, Gpt2Config, Parameters, Purpose, Trunk, head_windows};
+use prefgrad::model::{DeviceBatch, ModelConfig, Parameters, Purpose, Trunk, head_windows};
 use prefgrad::{Gpu, Plan, Result, Tensor};
 
 /// A forward pass over whole sequences to the logits behind their last tokens.
@@ -21,7 +21,7 @@ impl Uncached {
     /// Records the pass for exactly `sequences` sequences of at most `tokens` tokens together.
     pub fn new(
         gpu: &Gpu,
-        config: &Gpt2Config,
+        config: &ModelConfig,
         parameters: &Parameters,
         sequences: usize,
         tokens: usize,
@@ -35,7 +35,7 @@ impl Uncached {
         let batch = DeviceBatch::new(gpu, capacity)?;
         let trunk = Trunk::new(gpu, config, capacity, Purpose::Score)?;
         let last_rows = Tensor::zeros::<RowCopy>(gpu, "last rows", &[sequences])?;
-        let hidden = Tensor::zeros::<f32>(gpu, "last hidden", &[sequences, config.n_embd])?;
+        let hidden = Tensor::zeros::<f32>(gpu, "last hidden", &[sequences, config.hidden_size])?;
         let stride = config.vocab_size.next_multiple_of(4);
         let logits = Tensor::zeros::<f32>(gpu, "logits", &[sequences, stride])?;
         let mut plan = Plan::new(gpu);
@@ -60,7 +60,7 @@ impl Uncached {
                 layout: Layout::Nt,
                 m: Size::fixed(sequences),
                 n: window.weight.shape()[0],
-                k: Size::fixed(config.n_embd),
+                k: Size::fixed(config.hidden_size),
             };
             matmul(&mut plan, &io, &sizes)?;
         }

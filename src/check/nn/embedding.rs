@@ -6,7 +6,7 @@ use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, RowList};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::nn::embedding::{
-    EmbeddingBackwardIo, EmbeddingIo, Window, embedding_backward, embedding_forward,
+    EmbeddingBackwardIo, EmbeddingIo, Positions, Window, embedding_backward, embedding_forward,
 };
 use crate::kernels::{Count, Size};
 use crate::reference::nn::embedding as reference;
@@ -56,7 +56,7 @@ pub(super) fn cases() -> Vec<Case> {
             tokens: Tokens::Mixed,
             window_bytes: 0,
         };
-        cases.extend(both(spec, Purpose::Answer));
+        cases.extend(all(spec, Purpose::Answer));
         // Three windows or more.
         if vocabulary > 40 {
             let window_bytes = 4 * (vocabulary * columns / 3) as u64;
@@ -64,7 +64,7 @@ pub(super) fn cases() -> Vec<Case> {
                 window_bytes,
                 ..spec
             };
-            cases.extend(both(spec, Purpose::Answer));
+            cases.extend(all(spec, Purpose::Answer));
         }
     }
     for (tokens, rows, vocabulary, columns) in [
@@ -81,7 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
             tokens,
             window_bytes: 0,
         };
-        cases.extend(both(spec, Purpose::Answer));
+        cases.extend(all(spec, Purpose::Answer));
     }
     let spec = Spec {
         rows: 2048,
@@ -91,11 +91,11 @@ pub(super) fn cases() -> Vec<Case> {
         tokens: Tokens::Mixed,
         window_bytes: 0,
     };
-    cases.extend(both(spec, Purpose::Timing));
+    cases.extend(all(spec, Purpose::Timing));
     cases
 }
 
-fn both(spec: Spec, purpose: Purpose) -> Vec<Case> {
+fn all(spec: Spec, purpose: Purpose) -> Vec<Case> {
     let Spec {
         rows,
         live,
@@ -107,16 +107,15 @@ fn both(spec: Spec, purpose: Purpose) -> Vec<Case> {
     let windows = if window_bytes > 0 { " in windows" } else { "" };
     let name =
         format!("{live} of {rows} from {vocabulary}x{columns} {tokens:?}{windows}").to_lowercase();
-    let forward = move |gpu: &Gpu| build_forward(gpu, spec);
+    let forward = move |gpu: &Gpu| build_forward(gpu, spec, true);
+    let alone = move |gpu: &Gpu| build_forward(gpu, spec, false);
     let backward = move |gpu: &Gpu| build_backward(gpu, spec);
+    let kernel = "nn.embedding";
+    let plain = format!("forward without positions {name}");
     vec![
-        Case::new("nn.embedding", format!("forward {name}"), purpose, forward),
-        Case::new(
-            "nn.embedding",
-            format!("backward {name}"),
-            purpose,
-            backward,
-        ),
+        Case::new(kernel, format!("forward {name}"), purpose, forward),
+        Case::new(kernel, plain, purpose, alone),
+        Case::new(kernel, format!("backward {name}"), purpose, backward),
     ]
 }
 
@@ -159,7 +158,7 @@ impl Spec {
     }
 }
 
-fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
+fn build_forward(gpu: &Gpu, spec: Spec, with_positions: bool) -> Result<Trial> {
     let (rows, columns) = (spec.rows, spec.columns);
     let (tokens, positions) = (spec.tokens(), spec.positions());
     let token_table = values(2, spec.vocabulary * columns, 1.0);
@@ -169,15 +168,15 @@ fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         tokens: spec.live as u32,
         ..Counts::default()
     };
+    let contexts = [spec.contexts(), columns];
+    let io_positions = Positions {
+        ids: &Tensor::from_slice(gpu, "positions", &[rows], &positions)?,
+        table: &trial.input("position table", &contexts, &position_table)?,
+    };
     let io = EmbeddingIo {
         tokens: &Tensor::from_slice(gpu, "tokens", &[rows], &tokens)?,
-        positions: &Tensor::from_slice(gpu, "positions", &[rows], &positions)?,
         token_table: &trial.input("token table", &[spec.vocabulary, columns], &token_table)?,
-        position_table: &trial.input(
-            "position table",
-            &[spec.contexts(), columns],
-            &position_table,
-        )?,
+        positions: with_positions.then_some(io_positions),
         out: &partly_written(&mut trial, "out", &[rows, columns])?,
         counts: Some(&Tensor::from_slice(gpu, "counts", &[1], &[counts])?),
     };
@@ -185,11 +184,15 @@ fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         let size = spec.size(rows, Count::Tokens);
         embedding_forward(&mut trial.plan, &io, size, window)?;
     }
+    let position_table = wide(&position_table);
+    let reference_positions = reference::Positions {
+        ids: &positions[..spec.live],
+        table: &position_table,
+    };
     let expected = reference::embedding_forward(
         &tokens[..spec.live],
-        &positions[..spec.live],
         &wide(&token_table),
-        &wide(&position_table),
+        with_positions.then_some(reference_positions),
         columns,
     );
     expect_start(&mut trial, io.out, expected, BOUND)?;
@@ -222,14 +225,10 @@ fn build_backward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
     let dout = values(4, rows * columns, 1.0);
     let mut trial = Trial::new(gpu);
     let dout_tensor = trial.input("dout", &[rows, columns], &dout)?;
-    let expected = reference::embedding_backward(
-        &tokens[..spec.live],
-        &positions[..spec.live],
-        &wide(&dout[..spec.live * columns]),
-        spec.vocabulary,
-        spec.contexts(),
-        columns,
-    );
+    let live_dout = wide(&dout[..spec.live * columns]);
+    let expected = |ids: &[u32], height| {
+        reference::embedding_backward(&ids[..spec.live], &live_dout, height, columns)
+    };
     let (token_lists, token_rows) = row_lists(&tokens[..spec.live]);
     let (position_lists, position_rows) = row_lists(&positions[..spec.live]);
     let counts = Counts {
@@ -244,14 +243,14 @@ fn build_backward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
             spec.vocabulary,
             spec.windows(gpu)?,
             (token_lists, token_rows, Count::TokenLists),
-            expected.dtoken_table,
+            expected(&tokens, spec.vocabulary),
         ),
         (
             "position",
             spec.contexts(),
             vec![Window::whole(spec.contexts())],
             (position_lists, position_rows, Count::PositionLists),
-            expected.dposition_table,
+            expected(&positions, spec.contexts()),
         ),
     ];
     for (name, height, windows, (mut lists, list_rows, field), expected) in tables {

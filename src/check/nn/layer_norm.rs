@@ -1,145 +1,27 @@
 //! Cases of `nn.layer_norm`.
 
+use super::norm::{BOUND, EPS, Norm, Spec, add, inputs};
 use crate::Result;
 use crate::check::support::{expect_start, narrow, partly_written, token_counts, wide};
-use crate::check::{Case, Purpose, Trial, values};
+use crate::check::{Case, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::nn::layer_norm::{
     InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
     layer_norm_forward, layer_norm_partials_len,
 };
-use crate::kernels::{Count, Size};
 use crate::reference::nn::layer_norm as reference;
 
-const BOUND: f64 = 1e-5;
-const EPS: f32 = 1e-5;
-
-/// What the rows hold.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rows {
-    /// Values in [-1, 1).
-    Unit,
-    /// Values in [-1e4, 1e4).
-    Large,
-    /// Values of about 100 that differ by 1.
-    Shifted,
-    /// One value all along the row: the variance is zero.
-    Constant,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Spec {
-    rows: usize,
-    live: usize,
-    columns: usize,
-    kind: Rows,
-}
-
 pub(super) fn cases() -> Vec<Case> {
-    let mut specs = Vec::new();
-    for (rows, columns) in [
-        (1, 1),
-        (5, 1),
-        (1, 4),
-        (16, 32),
-        (17, 33),
-        (63, 127),
-        (129, 36),
-        (66, 768),
-        (300, 8),
-    ] {
-        specs.push((rows, rows, columns, Rows::Unit));
-    }
-    for kind in [Rows::Large, Rows::Shifted, Rows::Constant] {
-        specs.push((19, 19, 768, kind));
-        specs.push((19, 19, 131, kind));
-    }
-    specs.push((200, 131, 20, Rows::Unit));
-    specs.push((200, 1, 7, Rows::Unit));
-    specs.push((200, 0, 20, Rows::Unit));
-    let mut cases = Vec::new();
-    for (rows, live, columns, kind) in specs {
-        let spec = Spec {
-            rows,
-            live,
-            columns,
-            kind,
-        };
-        cases.extend(both(spec, Purpose::Answer));
-    }
-    cases.push(Case::new(
-        "nn.layer_norm",
-        "forward in more workgroups than a dimension takes",
-        Purpose::Answer,
-        |gpu| build_forward(gpu, many_workgroups(gpu)),
-    ));
-    for (rows, columns) in [(1024, 768), (2048, 256)] {
-        let spec = Spec {
-            rows,
-            live: rows,
-            columns,
-            kind: Rows::Unit,
-        };
-        cases.extend(both(spec, Purpose::Timing));
-    }
-    cases
-}
-
-/// 65,537 workgroups: of 16 rows each by subgroups, of one without them.
-fn many_workgroups(gpu: &Gpu) -> Spec {
-    let rows = if gpu.subgroups() {
-        65_536 * 16 + 1
-    } else {
-        65_537
-    };
-    Spec {
-        rows,
-        live: rows,
-        columns: 1,
-        kind: Rows::Unit,
-    }
-}
-
-fn both(spec: Spec, purpose: Purpose) -> Vec<Case> {
-    let Spec {
-        rows,
-        live,
-        columns,
-        kind,
-    } = spec;
-    let name = format!("{live} of {rows}x{columns} {kind:?}").to_lowercase();
-    let backward = |input: InputGradient| {
-        let name = format!("backward {input:?} {name}").to_lowercase();
-        Case::new("nn.layer_norm", name, purpose, move |gpu| {
-            build_backward(gpu, spec, input)
-        })
-    };
-    vec![
-        Case::new("nn.layer_norm", format!("forward {name}"), purpose, {
-            move |gpu| build_forward(gpu, spec)
-        }),
-        backward(InputGradient::Overwrite),
-        backward(InputGradient::Add),
-    ]
-}
-
-fn inputs(spec: Spec) -> Vec<f32> {
-    let len = spec.rows * spec.columns;
-    match spec.kind {
-        Rows::Unit => values(1, len, 1.0),
-        Rows::Large => values(1, len, 1e4),
-        Rows::Shifted => values(1, len, 1.0).iter().map(|x| x + 100.0).collect(),
-        Rows::Constant => (0..len).map(|i| (i / spec.columns) as f32 * 0.7).collect(),
-    }
+    super::norm::cases(Norm {
+        kernel: "nn.layer_norm",
+        forward: build_forward,
+        backward: build_backward,
+    })
 }
 
 fn sizes(spec: Spec) -> LayerNormSizes {
     LayerNormSizes {
-        rows: if spec.live == spec.rows {
-            Size::fixed(spec.rows)
-        } else {
-            Size::live(spec.rows, Count::Tokens)
-        },
+        rows: spec.size(),
         columns: spec.columns,
         eps: EPS,
     }
@@ -220,10 +102,4 @@ fn build_backward(gpu: &Gpu, spec: Spec, input: InputGradient) -> Result<Trial> 
         trial.expect(tensor, after, BOUND);
     }
     Ok(trial)
-}
-
-fn add(sum: &mut [f64], addend: &[f64]) {
-    for (sum, addend) in sum.iter_mut().zip(addend) {
-        *sum += addend;
-    }
 }

@@ -16,6 +16,7 @@ enum Kind {
     Store,
     Add,
     Bias,
+    Residual,
     BiasResidual,
     BiasGelu,
     GeluBackward,
@@ -46,6 +47,7 @@ pub(super) fn cases() -> Vec<Case> {
     for (kind, fours, others) in [
         (Kind::Add, Layout::Tn, Layout::Nn),
         (Kind::Bias, Layout::Nn, Layout::Nt),
+        (Kind::Residual, Layout::Nt, Layout::Nn),
         (Kind::BiasResidual, Layout::Nn, Layout::Tn),
         (Kind::BiasGelu, Layout::Nn, Layout::Nt),
         (Kind::GeluBackward, Layout::Nt, Layout::Tn),
@@ -101,6 +103,9 @@ fn build(gpu: &Gpu, layout: Layout, (m, n, k): (usize, usize, usize), kind: Kind
         Kind::Store => Epilogue::Store,
         Kind::Add => Epilogue::Add,
         Kind::Bias => Epilogue::Bias { bias: &bias_tensor },
+        Kind::Residual => Epilogue::Residual {
+            residual: &like_tensor,
+        },
         Kind::BiasResidual => Epilogue::BiasResidual {
             bias: &bias_tensor,
             residual: &like_tensor,
@@ -134,7 +139,7 @@ fn build(gpu: &Gpu, layout: Layout, (m, n, k): (usize, usize, usize), kind: Kind
             let like = f64::from(like[i]);
             match kind {
                 Kind::Store => product[i],
-                Kind::Add => product[i] + like,
+                Kind::Add | Kind::Residual => product[i] + like,
                 Kind::Bias => with_bias(i),
                 Kind::BiasResidual => with_bias(i) + like,
                 Kind::BiasGelu => gelu_forward(&[with_bias(i)], Gelu::Tanh)[0],

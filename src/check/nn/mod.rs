@@ -9,6 +9,11 @@ mod embedding;
 mod gelu;
 mod layer_norm;
 mod matmul;
+mod norm;
+mod qk_norm;
+mod rms_norm;
+mod rope;
+mod swiglu;
 
 use super::Case;
 
@@ -18,7 +23,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(attention_decode::cases());
     cases.extend(copy_rows::cases());
     cases.extend(layer_norm::cases());
+    cases.extend(rms_norm::cases());
+    cases.extend(qk_norm::cases());
     cases.extend(gelu::cases());
+    cases.extend(swiglu::cases());
+    cases.extend(rope::cases());
     cases.extend(embedding::cases());
     cases.extend(bias_gradient::cases());
     cases.extend(cross_entropy::cases());

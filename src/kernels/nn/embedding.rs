@@ -1,10 +1,10 @@
-//! Token and position embeddings: `shaders/nn/embedding.wgsl`.
+//! Embeddings of tokens and of learned positions: `shaders/nn/embedding.wgsl`.
 
 use crate::data::batch::RowList;
 use crate::gpu::{
-    Binding, Cost, Dispatch, Gpu, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
-use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, live_lib, shader, to_u32};
+use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
 /// The kernel's text.
@@ -12,6 +12,11 @@ pub const SHADER: Shader = shader!("nn.embedding", "nn/embedding.wgsl", Core);
 
 const OP: &str = "nn.embedding";
 const THREADS: usize = 64;
+const LEARNED_POSITIONS: &Lib = lib!(
+    "lib.embedding.learned_positions",
+    "embedding/learned_positions.wgsl"
+);
+const NO_POSITIONS: &Lib = lib!("lib.embedding.no_positions", "embedding/no_positions.wgsl");
 
 /// Some consecutive rows of a table, few enough for one binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,17 +97,32 @@ impl Window {
     }
 }
 
+/// Learned embeddings of positions.
+#[derive(Debug, Clone, Copy)]
+pub struct Positions<'a> {
+    /// (rows) u32, each below the table's number of rows.
+    pub ids: &'a Tensor,
+    /// (contexts, C)
+    pub table: &'a Tensor,
+}
+
+impl Positions<'_> {
+    fn check(&self, rows: usize, columns: usize) -> Result<()> {
+        expect_shape::<u32>(OP, "positions.ids", self.ids, &[rows])?;
+        let contexts = self.table.shape().first().copied().unwrap_or(0);
+        expect_shape::<f32>(OP, "positions.table", self.table, &[contexts, columns])
+    }
+}
+
 /// The tensors of [`embedding_forward`].
 #[derive(Debug, Clone, Copy)]
 pub struct EmbeddingIo<'a> {
     /// (rows) u32
     pub tokens: &'a Tensor,
-    /// (rows) u32, each below the position table's number of rows.
-    pub positions: &'a Tensor,
     /// (V, C): the whole table, or the window's rows alone.
     pub token_table: &'a Tensor,
-    /// (contexts, C)
-    pub position_table: &'a Tensor,
+    /// What is added for the positions; nothing where `None`.
+    pub positions: Option<Positions<'a>>,
     /// (rows, C), written.
     pub out: &'a Tensor,
     /// The batch's counts, where the rows are live.
@@ -147,8 +167,8 @@ fn params(items: Size, columns: usize, window: Window) -> Result<EmbeddingParams
     })
 }
 
-/// Appends `out[t] = token_table[tokens[t]] + position_table[positions[t]]` for the live rows
-/// whose token lies in `window`; other rows are not written.
+/// Appends `out[t] = token_table[tokens[t]]`, plus `positions.table[positions.ids[t]]` where there
+/// are `positions`, for the live rows whose token lies in `window`; other rows are not written.
 ///
 /// A table larger than a binding takes one call for each of [`Window::cover`].
 ///
@@ -169,32 +189,31 @@ pub fn embedding_forward(
     };
     expect_shape::<f32>(OP, "out", io.out, &[rows.capacity, columns])?;
     expect_shape::<u32>(OP, "tokens", io.tokens, &[rows.capacity])?;
-    expect_shape::<u32>(OP, "positions", io.positions, &[rows.capacity])?;
-    let contexts = io.position_table.shape().first().copied().unwrap_or(0);
-    expect_shape::<f32>(
-        OP,
-        "position_table",
-        io.position_table,
-        &[contexts, columns],
-    )?;
     let token_table = window.of("token_table", io.token_table, columns)?;
     let params = params(rows, columns, window)?;
     let (live, counts) = live_lib(OP, &[rows], io.counts)?;
     let (access, groups) = columns_lib(columns);
     let mut bindings = vec![
         Binding::read(2, io.tokens),
-        Binding::read(3, io.positions),
         Binding::read(4, &token_table),
-        Binding::read(5, io.position_table),
         Binding::write(6, io.out),
     ];
+    let (of_positions, reads) = match &io.positions {
+        None => (NO_POSITIONS, 1),
+        Some(positions) => {
+            positions.check(rows.capacity, columns)?;
+            bindings.push(Binding::read(3, positions.ids));
+            bindings.push(Binding::read(5, positions.table));
+            (LEARNED_POSITIONS, 2)
+        }
+    };
     bindings.extend(counts);
     plan.push(&Dispatch {
         label: "nn.embedding_forward",
         shader: &SHADER,
         variant: Variant {
             entry: "embedding_forward",
-            libs: &[DISPATCH, live, access],
+            libs: &[DISPATCH, live, access, of_positions],
             consts: &[],
         },
         params: Params::of(&params),
@@ -202,7 +221,7 @@ pub fn embedding_forward(
         workgroups: (rows.capacity * groups).div_ceil(THREADS) as u64,
         cost: Cost {
             flops: io.out.len() as u64,
-            bytes: 4 * (3 * io.out.len() + 2 * rows.capacity) as u64,
+            bytes: 4 * ((reads + 1) * io.out.len() + reads * rows.capacity) as u64,
         },
     })
 }
@@ -249,7 +268,7 @@ pub fn embedding_backward(
         shader: &SHADER,
         variant: Variant {
             entry: "embedding_backward",
-            libs: &[DISPATCH, live, access],
+            libs: &[DISPATCH, live, access, NO_POSITIONS],
             consts: &[],
         },
         params: Params::of(&params),

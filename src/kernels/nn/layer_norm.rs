@@ -1,27 +1,21 @@
-//! LayerNorm over rows: `shaders/nn/layer_norm.wgsl` and `layer_norm_subgroup.wgsl`.
+//! LayerNorm over rows: `shaders/nn/norm.wgsl` and `norm_subgroup.wgsl` with `lib/norm/layer.wgsl`.
 
+pub use super::InputGradient;
+use super::norm::{LAYER, Norm, NormKind, Pass, partials_len};
 use crate::Result;
-use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
-};
-use crate::kernels::{
-    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, lib,
-    live_lib, shader, to_u32,
-};
-
-/// The kernel's text with a workgroup a row, and the sums over rows.
-pub const SHADER: Shader = shader!("nn.layer_norm", "nn/layer_norm.wgsl", Core);
-/// The kernel's text with a subgroup a row.
-pub const SHADER_SUBGROUP: Shader = shader!(
-    "nn.layer_norm_subgroup",
-    "nn/layer_norm_subgroup.wgsl",
-    Subgroups
-);
+use crate::gpu::{Binding, Cost, Plan, Tensor};
+use crate::kernels::{Size, expect_scratch, expect_shape};
 
 const OP: &str = "nn.layer_norm";
-const ROW: &Lib = lib!("lib.layer_norm", "layer_norm.wgsl");
-const SUBGROUP_ROWS: usize = 16;
-const THREADS: usize = 64;
+const KIND: NormKind = NormKind {
+    op: OP,
+    formulas: LAYER,
+    parameters: 2,
+    parameter_labels: [
+        "nn.layer_norm_backward_chunks",
+        "nn.layer_norm_backward_total",
+    ],
+};
 
 /// Sizes of a LayerNorm.
 #[derive(Debug, Clone, Copy)]
@@ -53,15 +47,6 @@ pub struct LayerNormIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
-/// What happens to the gradient of the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InputGradient {
-    /// `dx = ...`
-    Overwrite,
-    /// `dx += ...`, where the input has another consumer, such as a residual connection.
-    Add,
-}
-
 /// The tensors of [`layer_norm_backward`].
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNormBackwardIo<'a> {
@@ -89,31 +74,17 @@ pub struct LayerNormBackwardIo<'a> {
 
 /// Values of scratch that [`layer_norm_backward`] needs.
 pub fn layer_norm_partials_len(rows: usize, columns: usize) -> usize {
-    rows.div_ceil(CHUNK_ROWS) * 2 * columns
-}
-
-device_struct! {
-    struct LayerNormParams {
-        rows: u32,
-        rows_count: u32,
-        columns: u32,
-        eps: f32,
-    }
+    partials_len(rows, columns, KIND.parameters)
 }
 
 impl LayerNormSizes {
-    fn params(&self) -> Result<LayerNormParams> {
-        to_u32(OP, self.elements())?;
-        Ok(LayerNormParams {
-            rows: self.rows.capacity_u32(OP)?,
-            rows_count: self.rows.field(),
-            columns: to_u32(OP, self.columns)?,
+    fn norm(&self) -> Norm {
+        Norm {
+            kind: &KIND,
+            rows: self.rows,
+            columns: self.columns,
             eps: self.eps,
-        })
-    }
-
-    fn elements(&self) -> usize {
-        self.rows.capacity.saturating_mul(self.columns)
+        }
     }
 }
 
@@ -131,7 +102,6 @@ pub fn layer_norm_forward(
     sizes: &LayerNormSizes,
 ) -> Result<()> {
     let (rows, columns) = (sizes.rows.capacity, sizes.columns);
-    let params = sizes.params()?;
     expect_shape::<f32>(OP, "x", io.x, &[rows, columns])?;
     expect_shape::<f32>(OP, "weight", io.weight, &[columns])?;
     expect_shape::<f32>(OP, "bias", io.bias, &[columns])?;
@@ -141,22 +111,23 @@ pub fn layer_norm_forward(
     let bindings = [
         Binding::read(2, io.x),
         Binding::read(3, io.weight),
-        Binding::read(4, io.bias),
-        Binding::write(5, io.y),
-        Binding::write(6, io.mean),
-        Binding::write(7, io.rstd),
+        Binding::write(4, io.y),
+        Binding::write(5, io.rstd),
+        Binding::read(11, io.bias),
+        Binding::write(12, io.mean),
     ];
-    let elements = sizes.elements();
-    let rows = RowDispatch {
+    let norm = sizes.norm();
+    let elements = norm.elements();
+    let pass = Pass {
         label: "nn.layer_norm_forward",
-        entry: "layer_norm_forward",
+        entry: "norm_forward",
         accumulate: false,
         cost: Cost {
             flops: 9 * elements as u64,
             bytes: 4 * (2 * elements + 2 * rows + 2 * columns) as u64,
         },
     };
-    rows.push(plan, sizes, &params, &bindings, io.counts)
+    norm.push_rows(plan, &pass, &bindings, io.counts)
 }
 
 /// Appends the backward of [`layer_norm_forward`] from `dy`: three dispatches.
@@ -176,7 +147,6 @@ pub fn layer_norm_backward(
     input: InputGradient,
 ) -> Result<()> {
     let (rows, columns) = (sizes.rows.capacity, sizes.columns);
-    let params = sizes.params()?;
     expect_shape::<f32>(OP, "x", io.x, &[rows, columns])?;
     expect_shape::<f32>(OP, "weight", io.weight, &[columns])?;
     expect_shape::<f32>(OP, "mean", io.mean, &[rows])?;
@@ -190,123 +160,30 @@ pub fn layer_norm_backward(
     let bindings = [
         Binding::read(2, io.x),
         Binding::read(3, io.weight),
-        Binding::read(8, io.mean),
-        Binding::read(9, io.rstd),
-        Binding::read(10, io.dy),
-        Binding::write(11, io.dx),
+        Binding::read(6, io.rstd),
+        Binding::read(7, io.dy),
+        Binding::write(8, io.dx),
+        Binding::read(13, io.mean),
     ];
-    let elements = sizes.elements();
+    let norm = sizes.norm();
+    let elements = norm.elements();
     let adds = usize::from(input == InputGradient::Add);
-    let by_row = RowDispatch {
+    let pass = Pass {
         label: "nn.layer_norm_backward",
-        entry: "layer_norm_backward",
+        entry: "norm_backward",
         accumulate: input == InputGradient::Add,
         cost: Cost {
             flops: 14 * elements as u64,
             bytes: 4 * ((3 + adds) * elements + 2 * rows + columns) as u64,
         },
     };
-    by_row.push(plan, sizes, &params, &bindings, io.counts)?;
-    push_parameter_gradients(plan, io, sizes, &params)
-}
-
-/// A dispatch that works on whole rows, by subgroups where the device has them.
-struct RowDispatch {
-    label: &'static str,
-    entry: &'static str,
-    accumulate: bool,
-    cost: Cost,
-}
-
-impl RowDispatch {
-    fn push(
-        &self,
-        plan: &mut Plan,
-        sizes: &LayerNormSizes,
-        params: &LayerNormParams,
-        bindings: &[Binding<'_>],
-        counts: Option<&Tensor>,
-    ) -> Result<()> {
-        let rows = sizes.rows.capacity;
-        let (live, counts) = live_lib(OP, &[sizes.rows], counts)?;
-        let (access, _) = columns_lib(sizes.columns);
-        let mut bindings = bindings.to_vec();
-        bindings.extend(counts);
-        let libs: [&Lib; 5] = [DISPATCH, live, access, ROW, CHUNK_SUMS];
-        let (shader, libs, workgroups) = if plan.gpu().subgroups() {
-            (&SHADER_SUBGROUP, &libs[..4], rows.div_ceil(SUBGROUP_ROWS))
-        } else {
-            (&SHADER, &libs[..], rows)
-        };
-        plan.push(&Dispatch {
-            label: self.label,
-            shader,
-            variant: Variant {
-                entry: self.entry,
-                libs,
-                consts: &[("ACCUMULATE", Const::Bool(self.accumulate))],
-            },
-            params: Params::of(params),
-            bindings: &bindings,
-            workgroups: workgroups as u64,
-            cost: self.cost,
-        })
-    }
-}
-
-fn push_parameter_gradients(
-    plan: &mut Plan,
-    io: &LayerNormBackwardIo<'_>,
-    sizes: &LayerNormSizes,
-    params: &LayerNormParams,
-) -> Result<()> {
-    let (live, counts) = live_lib(OP, &[sizes.rows], io.counts)?;
-    let (access, groups) = columns_lib(sizes.columns);
-    let (rows, elements) = (sizes.rows.capacity, sizes.elements());
-    let chunks = rows.div_ceil(CHUNK_ROWS);
-    let scratch = layer_norm_partials_len(rows, sizes.columns);
-    let libs = [DISPATCH, live, access, ROW, CHUNK_SUMS];
-    let variant = |entry| Variant {
-        entry,
-        libs: &libs,
-        consts: &[("ACCUMULATE", Const::Bool(false))],
-    };
-    let mut bindings = vec![
+    norm.push_rows(plan, &pass, &bindings, io.counts)?;
+    let inputs = [
         Binding::read(2, io.x),
-        Binding::read(8, io.mean),
-        Binding::read(9, io.rstd),
-        Binding::read(10, io.dy),
-        Binding::write(12, io.partials),
+        Binding::read(6, io.rstd),
+        Binding::read(7, io.dy),
+        Binding::read(13, io.mean),
     ];
-    bindings.extend(counts);
-    plan.push(&Dispatch {
-        label: "nn.layer_norm_backward_chunks",
-        shader: &SHADER,
-        variant: variant("layer_norm_chunks"),
-        params: Params::of(params),
-        bindings: &bindings,
-        workgroups: (chunks * groups).div_ceil(THREADS) as u64,
-        cost: Cost {
-            flops: 5 * elements as u64,
-            bytes: 4 * (2 * elements + 2 * rows + scratch) as u64,
-        },
-    })?;
-    let mut bindings = vec![
-        Binding::write(12, io.partials),
-        Binding::write(13, io.dweight),
-        Binding::write(14, io.dbias),
-    ];
-    bindings.extend(counts);
-    plan.push(&Dispatch {
-        label: "nn.layer_norm_backward_total",
-        shader: &SHADER,
-        variant: variant("layer_norm_total"),
-        params: Params::of(params),
-        bindings: &bindings,
-        workgroups: groups.div_ceil(THREADS) as u64,
-        cost: Cost {
-            flops: scratch as u64,
-            bytes: 4 * (scratch + 4 * sizes.columns) as u64,
-        },
-    })
+    let gradients = [Binding::write(10, io.dweight), Binding::write(14, io.dbias)];
+    norm.push_parameter_gradients(plan, &inputs, io.partials, &gradients, io.counts)
 }

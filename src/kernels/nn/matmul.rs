@@ -21,6 +21,10 @@ const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scal
 const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
 const ADD: &Lib = lib!("lib.matmul.epilogue_add", "matmul/epilogue_add.wgsl");
 const BIAS: &Lib = lib!("lib.matmul.epilogue_bias", "matmul/epilogue_bias.wgsl");
+const RESIDUAL: &Lib = lib!(
+    "lib.matmul.epilogue_residual",
+    "matmul/epilogue_residual.wgsl"
+);
 const BIAS_RESIDUAL: &Lib = lib!(
     "lib.matmul.epilogue_bias_residual",
     "matmul/epilogue_bias_residual.wgsl"
@@ -109,6 +113,11 @@ pub enum Epilogue<'a> {
         /// (N)
         bias: &'a Tensor,
     },
+    /// `out = A·B + residual`; residual has out's shape and a buffer of its own.
+    Residual {
+        /// Out's shape.
+        residual: &'a Tensor,
+    },
     /// `out = A·B + bias + residual`; residual has out's shape and a buffer of its own.
     BiasResidual {
         /// (N)
@@ -136,6 +145,7 @@ impl<'a> Epilogue<'a> {
             Self::Store => STORE,
             Self::Add => ADD,
             Self::Bias { .. } => BIAS,
+            Self::Residual { .. } => RESIDUAL,
             Self::BiasResidual { .. } => BIAS_RESIDUAL,
             Self::BiasGelu { .. } => BIAS_GELU,
             Self::GeluBackward { .. } => GELU_BACKWARD,
@@ -146,6 +156,7 @@ impl<'a> Epilogue<'a> {
         match *self {
             Self::Store | Self::Add => vec![],
             Self::Bias { bias } => vec![Binding::read(5, bias)],
+            Self::Residual { residual } => vec![Binding::read(5, residual)],
             Self::BiasResidual { bias, residual } => {
                 vec![Binding::read(5, bias), Binding::read(6, residual)]
             }
@@ -158,6 +169,7 @@ impl<'a> Epilogue<'a> {
         let (bias, like_out) = match self {
             Self::Store | Self::Add => (None, None),
             Self::Bias { bias } => (Some(bias), None),
+            Self::Residual { residual } => (None, Some(residual)),
             Self::BiasResidual { bias, residual } => (Some(bias), Some(residual)),
             Self::BiasGelu { bias, pre } => (Some(bias), Some(pre)),
             Self::GeluBackward { pre } => (None, Some(pre)),

@@ -11,5 +11,19 @@ pub mod gelu;
 pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod norm;
+pub mod qk_norm;
+pub mod rms_norm;
+pub mod rope;
 pub mod scalar_head;
+pub mod swiglu;
 pub mod zero_rows;
+
+/// What happens to the gradient of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputGradient {
+    /// `dx = ...`
+    Overwrite,
+    /// `dx += ...`, where the input has another consumer, such as a residual connection.
+    Add,
+}

@@ -1,7 +1,7 @@
 //! A head of one output on rows that entries name, for rewards and values:
 //! `shaders/nn/scalar_head.wgsl`.
 
-use super::layer_norm::InputGradient;
+use super::InputGradient;
 use super::zero_rows::zero_rows;
 use crate::data::batch::RowList;
 use crate::gpu::{

@@ -6,7 +6,7 @@ use crate::gpu::{Plan, Tensor};
 use crate::kernels::Count;
 use crate::kernels::nn::scalar_head::{ScalarHead, ScalarHeadGradients, ScalarHeadKind, TARGETS};
 
-pub use crate::kernels::nn::layer_norm::InputGradient;
+pub use crate::kernels::nn::InputGradient;
 
 const KIND: ScalarHeadKind = ScalarHeadKind {
     labels: [

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::data::batch::Answer;
 use crate::gpu::{Plan, Tensor};
 use crate::kernels::Count;
-use crate::kernels::nn::layer_norm::InputGradient;
+use crate::kernels::nn::InputGradient;
 use crate::kernels::nn::scalar_head::{ANSWERS, ScalarHead, ScalarHeadGradients, ScalarHeadKind};
 
 const KIND: ScalarHeadKind = ScalarHeadKind {

@@ -6,7 +6,7 @@ use crate::data::{Batch, Counts, Segment, Tile};
 use crate::kernels::nn::attention_decode::Sequence;
 use crate::kernels::nn::copy_rows::RowCopy;
 use crate::kernels::policy::sample::Sampled;
-use crate::model::Gpt2Config;
+use crate::model::ModelConfig;
 use crate::{Error, Result};
 
 /// Prompts and sequences that fit the generator together.
@@ -30,7 +30,7 @@ pub(super) struct Wave {
 pub(super) fn waves(
     requests: &[Request<'_>],
     capacity: GeneratorCapacity,
-    config: &Gpt2Config,
+    config: &ModelConfig,
     options: &GenerateOptions,
 ) -> Result<Vec<Wave>> {
     for (index, request) in requests.iter().enumerate() {
@@ -62,10 +62,10 @@ pub(super) fn waves(
 fn check(
     request: &Request<'_>,
     capacity: GeneratorCapacity,
-    config: &Gpt2Config,
+    config: &ModelConfig,
     max_new_tokens: usize,
 ) -> Result<(), String> {
-    let (len, context) = (request.prompt.len(), config.n_positions);
+    let (len, context) = (request.prompt.len(), config.max_position_embeddings);
     if request.samples == 0 {
         return Err("it asks for 0 responses".into());
     }

@@ -1,14 +1,15 @@
 //! The forward pass, for any way to attend: over a packed run, or one token at a time with a cache.
 
-use super::{Linear, Trunk, table_window};
+use super::heads::Positions;
+use super::linear::After;
+use super::{Trunk, table_window};
 use crate::Result;
 use crate::gpu::{Plan, Tensor};
-use crate::kernels::Size;
 use crate::kernels::nn::attention::{AttentionForwardIo, attention_forward};
-use crate::kernels::nn::embedding::{EmbeddingIo, embedding_forward};
-use crate::kernels::nn::layer_norm::{LayerNormIo, layer_norm_forward};
-use crate::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
-use crate::model::activations::{Block, Norm};
+use crate::kernels::nn::embedding::{self, EmbeddingIo, embedding_forward};
+use crate::kernels::nn::swiglu::{SwigluIo, swiglu_forward};
+use crate::model::activations::Block;
+use crate::model::layers::{LinearPart, NormPart};
 use crate::model::{DeviceBatch, Parameters};
 
 /// The rows that enter the decoder.
@@ -27,9 +28,9 @@ pub(in crate::model) struct Rows<'a> {
 pub(in crate::model) struct Attend<'a> {
     /// The layer, from 0.
     pub layer: usize,
-    /// (T, 3C), read: queries, keys and values.
+    /// (T, (H + 2G) D), read: queries, keys and values.
     pub qkv: &'a Tensor,
-    /// (T, C), to be written.
+    /// (T, H D), to be written.
     pub out: &'a Tensor,
     /// (T, H), to be written for a backward pass.
     pub lse: &'a Tensor,
@@ -94,28 +95,14 @@ impl Trunk {
         rows: Rows<'_>,
         mut attend: impl FnMut(&mut Plan, Attend<'_>) -> Result<()>,
     ) -> Result<()> {
-        let position_table = &parameters.whole("transformer.wpe.weight")?.weight;
-        for window in parameters.windows("transformer.wte.weight")? {
-            embedding_forward(
-                plan,
-                &EmbeddingIo {
-                    tokens: rows.tokens,
-                    positions: rows.positions,
-                    token_table: &window.weight,
-                    position_table,
-                    out: &self.activations.embedded,
-                    counts: Some(rows.counts),
-                },
-                self.rows(),
-                table_window(window),
-            )?;
-        }
+        self.embed(plan, parameters, rows)?;
+        let config = &self.config;
         let step = Step {
             trunk: self,
             parameters,
-            counts: rows.counts,
+            rows,
         };
-        for layer in 0..self.config.n_layer {
+        for layer in 0..config.num_hidden_layers {
             let block = self.activations.block(layer);
             step.project_qkv(plan, layer, block)?;
             attend(
@@ -129,8 +116,32 @@ impl Trunk {
             )?;
             step.finish_block(plan, layer, block)?;
         }
-        let last = self.activations.entering(self.config.n_layer);
-        step.norm(plan, "transformer.ln_f", last, &self.activations.ln_f)
+        let last = self.activations.entering(config.num_hidden_layers);
+        let name = config.family.final_norm();
+        let given = (parameters, rows.counts);
+        self.norm_forward(plan, given, name, (last, &self.activations.final_norm))
+    }
+
+    fn embed(&self, plan: &mut Plan, parameters: &Parameters, rows: Rows<'_>) -> Result<()> {
+        let family = self.config.family;
+        let positions = match family.position_table() {
+            Some(name) => Some(embedding::Positions {
+                ids: rows.positions,
+                table: &parameters.whole(name)?.weight,
+            }),
+            None => None,
+        };
+        for window in parameters.windows(family.token_table())? {
+            let io = EmbeddingIo {
+                tokens: rows.tokens,
+                token_table: &window.weight,
+                positions,
+                out: &self.activations.embedded,
+                counts: Some(rows.counts),
+            };
+            embedding_forward(plan, &io, self.rows(), table_window(window))?;
+        }
+        Ok(())
     }
 }
 
@@ -138,84 +149,78 @@ impl Trunk {
 struct Step<'a> {
     trunk: &'a Trunk,
     parameters: &'a Parameters,
-    counts: &'a Tensor,
+    rows: Rows<'a>,
 }
 
 impl Step<'_> {
-    /// `qkv = c_attn(ln_1(x))`
+    /// Queries, keys and values of the block's normed input.
     fn project_qkv(&self, plan: &mut Plan, layer: usize, block: &Block) -> Result<()> {
-        let name = |part: &str| format!("transformer.h.{layer}.{part}");
-        let x = self.trunk.activations.entering(layer);
-        self.norm(plan, &name("ln_1"), x, &block.ln_1)?;
-        let c_attn = self.linear(&name("attn.c_attn"))?;
-        let bias = &c_attn.bias.weight;
-        let epilogue = Epilogue::Bias { bias };
-        self.apply(plan, &c_attn, &block.ln_1.y, &block.qkv, epilogue)
+        let trunk = self.trunk;
+        let x = trunk.activations.entering(layer);
+        self.norm(plan, layer, NormPart::Attention, (x, block))?;
+        let out = block.projected.as_ref().unwrap_or(&block.qkv);
+        let input = &block.attention_norm.y;
+        self.linear(plan, layer, LinearPart::Qkv, (input, out), After::Store)?;
+        let positions = Positions {
+            ids: self.rows.positions,
+            counts: self.rows.counts,
+        };
+        trunk.heads_forward(plan, self.parameters, layer, block, positions)
     }
 
-    /// `middle = x + c_proj(attended)`, `out = middle + c_proj(gelu(c_fc(ln_2(middle))))`
+    /// `middle = x + output(attended)`, `out = middle + down(act(up(norm(middle))))`
     fn finish_block(&self, plan: &mut Plan, layer: usize, block: &Block) -> Result<()> {
-        let name = |part: &str| format!("transformer.h.{layer}.{part}");
-        let c_proj = self.linear(&name("attn.c_proj"))?;
-        let epilogue = Epilogue::BiasResidual {
-            bias: &c_proj.bias.weight,
-            residual: self.trunk.activations.entering(layer),
-        };
-        self.apply(plan, &c_proj, &block.attended, &block.middle, epilogue)?;
-        self.norm(plan, &name("ln_2"), &block.middle, &block.ln_2)?;
-        let c_fc = self.linear(&name("mlp.c_fc"))?;
-        let epilogue = Epilogue::BiasGelu {
-            bias: &c_fc.bias.weight,
-            pre: &block.pre,
-        };
-        self.apply(plan, &c_fc, &block.ln_2.y, &block.act, epilogue)?;
-        let c_proj = self.linear(&name("mlp.c_proj"))?;
-        let epilogue = Epilogue::BiasResidual {
-            bias: &c_proj.bias.weight,
-            residual: &block.middle,
-        };
-        self.apply(plan, &c_proj, &block.act, &block.out, epilogue)
+        let after = After::Residual(self.trunk.activations.entering(layer));
+        let io = (&block.attended, &block.middle);
+        self.linear(plan, layer, LinearPart::Output, io, after)?;
+        self.norm(plan, layer, NormPart::Mlp, (&block.middle, block))?;
+        let input = &block.mlp_norm.y;
+        if self.trunk.config.family.gated() {
+            let io = (input, &block.pre);
+            self.linear(plan, layer, LinearPart::Up, io, After::Store)?;
+            let io = SwigluIo {
+                gate_up: &block.pre,
+                y: &block.act,
+                counts: Some(self.rows.counts),
+            };
+            swiglu_forward(plan, &io, self.trunk.rows())?;
+        } else {
+            let (io, after) = ((input, &block.act), After::Gelu { pre: &block.pre });
+            self.linear(plan, layer, LinearPart::Up, io, after)?;
+        }
+        let after = After::Residual(&block.middle);
+        self.linear(
+            plan,
+            layer,
+            LinearPart::Down,
+            (&block.act, &block.out),
+            after,
+        )
     }
 
-    fn linear(&self, name: &str) -> Result<Linear<'_>> {
-        self.trunk.linear(self.parameters, name)
-    }
-
-    fn norm(&self, plan: &mut Plan, name: &str, x: &Tensor, norm: &Norm) -> Result<()> {
-        let io = LayerNormIo {
-            x,
-            weight: &self.parameters.whole(&format!("{name}.weight"))?.weight,
-            bias: &self.parameters.whole(&format!("{name}.bias"))?.weight,
-            y: &norm.y,
-            mean: &norm.mean,
-            rstd: &norm.rstd,
-            counts: Some(self.counts),
-        };
-        layer_norm_forward(plan, &io, &self.trunk.norm_sizes())
-    }
-
-    /// `out = epilogue(x W)`: x (T, inputs), W (inputs, outputs).
-    fn apply(
+    fn norm(
         &self,
         plan: &mut Plan,
-        linear: &Linear<'_>,
-        x: &Tensor,
-        out: &Tensor,
-        epilogue: Epilogue<'_>,
+        layer: usize,
+        part: NormPart,
+        (x, block): (&Tensor, &Block),
     ) -> Result<()> {
-        let io = MatmulIo {
-            a: Matrix::whole(x),
-            b: Matrix::whole(&linear.weight.weight),
-            out: Matrix::whole(out),
-            epilogue,
-            counts: Some(self.counts),
-        };
-        let sizes = MatmulSizes {
-            layout: Layout::Nn,
-            m: self.trunk.rows(),
-            n: linear.outputs,
-            k: Size::fixed(linear.inputs),
-        };
-        matmul(plan, &io, &sizes)
+        let name = self.trunk.config.family.norm(layer, part);
+        let given = (self.parameters, self.rows.counts);
+        self.trunk
+            .norm_forward(plan, given, &name, (x, block.norm(part)))
+    }
+
+    fn linear(
+        &self,
+        plan: &mut Plan,
+        layer: usize,
+        part: LinearPart,
+        io: (&Tensor, &Tensor),
+        after: After<'_>,
+    ) -> Result<()> {
+        let linear = self.trunk.linear(self.parameters, layer, part)?;
+        self.trunk
+            .linear_forward(plan, &linear, self.rows.counts, io, after)
     }
 }

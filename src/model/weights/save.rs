@@ -8,7 +8,7 @@ use super::VALUE_HEAD;
 use super::replace::{Replacement, SavedTensor};
 use super::writer::TensorEntry;
 use crate::Result;
-use crate::model::{Gpt2Config, Parameters};
+use crate::model::{ModelConfig, Parameters};
 
 /// How weights are saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Default for SaveOptions {
 pub fn save_reward_model(
     parameters: &Parameters,
     buffers: &[Vec<f32>],
-    config: &Gpt2Config,
+    config: &ModelConfig,
     folder: &Path,
 ) -> Result<()> {
     SaveOptions::default().save_reward_model(parameters, buffers, config, folder)
@@ -58,7 +58,7 @@ pub fn save_reward_model(
 pub fn save_language_model(
     parameters: &Parameters,
     buffers: &[Vec<f32>],
-    config: &Gpt2Config,
+    config: &ModelConfig,
     folder: &Path,
 ) -> Result<()> {
     SaveOptions::default().save_language_model(parameters, buffers, config, folder)
@@ -74,7 +74,7 @@ impl SaveOptions {
         self,
         parameters: &Parameters,
         buffers: &[Vec<f32>],
-        config: &Gpt2Config,
+        config: &ModelConfig,
         folder: &Path,
     ) -> Result<()> {
         let replacement = Replacement {
@@ -97,7 +97,7 @@ impl SaveOptions {
         self,
         parameters: &Parameters,
         buffers: &[Vec<f32>],
-        config: &Gpt2Config,
+        config: &ModelConfig,
         folder: &Path,
     ) -> Result<()> {
         let replacement = Replacement {
@@ -127,7 +127,7 @@ fn tensors<'a>(
                     name: spec.name.clone(),
                     shape: spec.shape.clone(),
                 },
-                values: parameters.slices(&spec.name, buffers)?,
+                values: parameters.pieces(&spec.name, buffers)?,
             })
         })
         .collect()

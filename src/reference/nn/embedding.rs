@@ -1,59 +1,50 @@
-//! Token and learned position embeddings.
+//! Embeddings of tokens and of learned positions.
 
-/// `out[t] = token_table[tokens[t]] + position_table[positions[t]]`, `[T, C]`.
+/// Learned embeddings of positions.
+#[derive(Debug, Clone, Copy)]
+pub struct Positions<'a> {
+    /// `[T]`
+    pub ids: &'a [u32],
+    /// `[contexts, C]`
+    pub table: &'a [f64],
+}
+
+/// `out[t] = token_table[tokens[t]]`, plus `positions.table[positions.ids[t]]` where there are
+/// `positions`, `[T, C]`.
 ///
-/// `tokens` and `positions` are `[T]`, the tables `[V, C]` and `[contexts, C]`, `width` is `C`.
+/// `tokens` is `[T]`, the table `[V, C]`, `width` is `C`.
 pub fn embedding_forward(
     tokens: &[u32],
-    positions: &[u32],
     token_table: &[f64],
-    position_table: &[f64],
+    positions: Option<Positions<'_>>,
     width: usize,
 ) -> Vec<f64> {
-    assert_eq!(tokens.len(), positions.len(), "one position a token");
-    let mut out = Vec::with_capacity(tokens.len() * width);
-    for (&token, &position) in tokens.iter().zip(positions) {
-        let (token, position) = (token as usize * width, position as usize * width);
-        for c in 0..width {
-            out.push(token_table[token + c] + position_table[position + c]);
+    let mut out = gather_rows(tokens, token_table, width);
+    if let Some(Positions { ids, table }) = positions {
+        assert_eq!(tokens.len(), ids.len(), "one position a token");
+        for (out, value) in out.iter_mut().zip(gather_rows(ids, table, width)) {
+            *out += value;
         }
     }
     out
 }
 
-/// Gradients of the two tables.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbeddingGradients {
-    /// Of the token table, `[V, C]`; rows of tokens that do not occur are zero.
-    pub dtoken_table: Vec<f64>,
-    /// Of the position table, `[contexts, C]`; rows of positions that do not occur are zero.
-    pub dposition_table: Vec<f64>,
+/// `table[ids[t]]`, `[T, width]`.
+fn gather_rows(ids: &[u32], table: &[f64], width: usize) -> Vec<f64> {
+    let row = |&id: &u32| table[id as usize * width..][..width].iter().copied();
+    ids.iter().flat_map(row).collect()
 }
 
-/// Backward of [`embedding_forward`] from `dout` `[T, C]`: each table row sums the rows of `dout`
-/// that read it, in ascending order. `vocabulary` and `contexts` are the tables' numbers of rows.
-pub fn embedding_backward(
-    tokens: &[u32],
-    positions: &[u32],
-    dout: &[f64],
-    vocabulary: usize,
-    contexts: usize,
-    width: usize,
-) -> EmbeddingGradients {
-    assert_eq!(dout.len(), tokens.len() * width, "dout is [T, C]");
-    EmbeddingGradients {
-        dtoken_table: scatter_rows(tokens, dout, vocabulary, width),
-        dposition_table: scatter_rows(positions, dout, contexts, width),
-    }
-}
-
-/// `out[ids[t]] += rows[t]`, `[count, width]`.
-fn scatter_rows(ids: &[u32], rows: &[f64], count: usize, width: usize) -> Vec<f64> {
-    let mut out = vec![0.0; count * width];
-    for (&id, row) in ids.iter().zip(rows.chunks_exact(width)) {
+/// Backward of [`embedding_forward`] for the table of `rows` rows that `ids` `[T]` read, from
+/// `dout` `[T, C]`: each row of the table sums the rows of `dout` that read it, in ascending order;
+/// rows that nothing read are zero, `[rows, C]`.
+pub fn embedding_backward(ids: &[u32], dout: &[f64], rows: usize, width: usize) -> Vec<f64> {
+    assert_eq!(dout.len(), ids.len() * width, "dout is [T, C]");
+    let mut dtable = vec![0.0; rows * width];
+    for (&id, row) in ids.iter().zip(dout.chunks_exact(width)) {
         for (c, value) in row.iter().enumerate() {
-            out[id as usize * width + c] += value;
+            dtable[id as usize * width + c] += value;
         }
     }
-    out
+    dtable
 }

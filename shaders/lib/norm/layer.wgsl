@@ -2,28 +2,17 @@
 //   mean = sum(x) / C, rstd = 1 / sqrt(sum((x - mean)^2) / C + eps), n = (x - mean) rstd
 //   y = n weight + bias
 //   g = dy weight, dx = rstd (g - sum(g) / C - n sum(g n) / C)
+//   dweight = sum over rows of dy n, dbias = sum over rows of dy
 // Ba, Kiros and Hinton 2016, arXiv 1607.06450, equation 4. The variance is taken in two passes with
 // the correction for the rounded mean (Chan, Golub and LeVeque 1983, equation 1.7).
 //
-// Bindings: x, dy, y, dx (rows, C); weight, bias (C); mean, rstd (rows).
-struct Params {
-    rows: u32,
-    rows_count: u32,
-    columns: u32,
-    eps: f32,
-}
+// Bindings: bias, dbias (C); mean (rows).
+@group(0) @binding(11) var<storage, read> bias: array<Columns>;
+@group(0) @binding(12) var<storage, read_write> mean_out: array<f32>;
+@group(0) @binding(13) var<storage, read> mean: array<f32>;
+@group(0) @binding(14) var<storage, read_write> dbias: array<Columns>;
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<Columns>;
-@group(0) @binding(3) var<storage, read> weight: array<Columns>;
-@group(0) @binding(4) var<storage, read> bias: array<Columns>;
-@group(0) @binding(5) var<storage, read_write> y: array<Columns>;
-@group(0) @binding(6) var<storage, read_write> mean_out: array<f32>;
-@group(0) @binding(7) var<storage, read_write> rstd_out: array<f32>;
-@group(0) @binding(8) var<storage, read> mean: array<f32>;
-@group(0) @binding(9) var<storage, read> rstd: array<f32>;
-@group(0) @binding(10) var<storage, read> dy: array<Columns>;
-@group(0) @binding(11) var<storage, read_write> dx: array<Columns>;
+alias Sums = vec2<f32>;
 
 // Lanes that do not `write` only take part in the sums.
 fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
@@ -34,7 +23,7 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
     for (var c = lane; c < groups; c += lanes) {
         sum += x[first + c];
     }
-    let rounded = row_sum(vec2<f32>(total(sum), 0.0), lane).x / width;
+    let rounded = row_sum(Sums(total(sum), 0.0), lane).x / width;
     var distance = Columns();
     var square = Columns();
     for (var c = lane; c < groups; c += lanes) {
@@ -42,7 +31,7 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
         distance += d;
         square += d * d;
     }
-    let sums = row_sum(vec2<f32>(total(distance), total(square)), lane) / width;
+    let sums = row_sum(Sums(total(distance), total(square)), lane) / width;
     let shift = sums.x;
     let scale = 1.0 / sqrt(max(sums.y - shift * shift, 0.0) + params.eps);
     if (write) {
@@ -70,17 +59,33 @@ fn row_gradient(row: u32, lane: u32, lanes: u32, write: bool) {
         sum += g;
         product += g * ((x[first + c] - centre) * scale);
     }
-    let means = row_sum(vec2<f32>(total(sum), total(product)), lane) / width;
+    let means = row_sum(Sums(total(sum), total(product)), lane) / width;
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
             let g = dy[first + c] * weight[c];
             let normalised = (x[first + c] - centre) * scale;
-            let gradient = scale * (g - means.x - normalised * means.y);
-            if (ACCUMULATE) {
-                dx[first + c] += gradient;
-            } else {
-                dx[first + c] = gradient;
-            }
+            write_input_gradient(first + c, scale * (g - means.x - normalised * means.y));
         }
     }
+}
+
+// The sums over the rows of one chunk, for one column.
+fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
+    let groups = params.columns / COLUMNS;
+    var by_weight = Columns();
+    var by_bias = Columns();
+    for (var row = rows.x; row < rows.y; row++) {
+        let at = row * groups + column;
+        let gradient = dy[at];
+        by_weight += gradient * ((x[at] - mean[row]) * rstd[row]);
+        by_bias += gradient;
+    }
+    partials[2u * chunk * groups + column] = by_weight;
+    partials[(2u * chunk + 1u) * groups + column] = by_bias;
+}
+
+fn total_gradient(chunks: u32, column: u32) {
+    let groups = params.columns / COLUMNS;
+    dweight[column] += sum_chunks(column, 2u * groups, chunks);
+    dbias[column] += sum_chunks(groups + column, 2u * groups, chunks);
 }

@@ -1,11 +1,14 @@
 //! [`Parameters`]: a model's weights, gradients and moments in few large buffers.
 
+mod place;
+
 use std::collections::HashMap;
 
+use self::place::{Slice, blocks, len, place, slices};
 use super::Purpose;
 use super::specs::{Init, ParameterSpec};
 use crate::data::Random;
-use crate::gpu::{Gpu, Tensor};
+use crate::gpu::{Gpu, MemoryUse, Tensor};
 use crate::{Error, Result};
 
 /// Elements that every tensor starts at a multiple of: 256 bytes, the largest offset alignment
@@ -36,30 +39,16 @@ pub struct Window {
     pub weight: Tensor,
     /// Gradients; empty where the parameter is not to be trained.
     pub gradient: Tensor,
-    chunk: usize,
-    start: usize,
 }
 
 /// A model's weights, gradients and moments.
 pub struct Parameters {
     specs: Vec<ParameterSpec>,
+    /// By the names that kernels use: stacks in place of what they consist of.
     windows: HashMap<String, Vec<Window>>,
+    /// By the names that files use.
+    slices: HashMap<String, Vec<Slice>>,
     chunks: Vec<Chunk>,
-}
-
-/// Where a window goes, before there are buffers.
-struct Placement {
-    spec: usize,
-    first_row: usize,
-    rows: usize,
-    chunk: usize,
-    start: usize,
-}
-
-#[derive(Default)]
-struct ChunkPlan {
-    len: usize,
-    decayed: usize,
 }
 
 impl Parameters {
@@ -77,44 +66,45 @@ impl Parameters {
             .max_storage_buffer_binding_size
             .min(limits.max_buffer_size);
         let capacity = (bytes / 4) as usize / ALIGN * ALIGN;
-        let (placements, plans) = place(&specs, capacity)?;
+        let blocks = blocks(&specs);
+        let (placements, plans) = place(&blocks, capacity)?;
         let mut chunks = Vec::with_capacity(plans.len());
         for (index, plan) in plans.iter().enumerate() {
-            let tensor = |what: &str, len: usize| {
-                Tensor::zeros::<f32>(gpu, &format!("parameters {index}: {what}"), &[len])
+            let tensor = |what: &str, purpose: MemoryUse, len: usize| {
+                let label = format!("parameters {index}: {what}");
+                Tensor::zeros::<f32>(&gpu.for_use(purpose), &label, &[len])
             };
             let trained = match purpose {
                 Purpose::Score => 0,
                 Purpose::Train => plan.len,
             };
             chunks.push(Chunk {
-                weights: tensor("weights", plan.len)?,
-                gradients: tensor("gradients", trained)?,
-                m: tensor("first moments", trained)?,
-                v: tensor("second moments", trained)?,
+                weights: tensor("weights", MemoryUse::Weights, plan.len)?,
+                gradients: tensor("gradients", MemoryUse::Gradients, trained)?,
+                m: tensor("first moments", MemoryUse::Optimizer, trained)?,
+                v: tensor("second moments", MemoryUse::Optimizer, trained)?,
                 decayed: plan.decayed,
             });
         }
         let mut windows: HashMap<String, Vec<Window>> = HashMap::new();
-        for placement in placements {
-            let spec = &specs[placement.spec];
-            let mut shape = spec.shape.clone();
+        for placement in &placements {
+            let block = &blocks[placement.block];
+            let mut shape = block.shape.clone();
             shape[0] = placement.rows;
             let chunk = &chunks[placement.chunk];
-            let label = format!("d {}", spec.name);
+            let label = format!("d {}", block.name);
             let gradient = match purpose {
                 Purpose::Score => chunk.gradients.clone(),
                 Purpose::Train => chunk.gradients.window(&label, placement.start, &shape)?,
             };
-            windows.entry(spec.name.clone()).or_default().push(Window {
+            windows.entry(block.name.clone()).or_default().push(Window {
                 first_row: placement.first_row,
-                weight: chunk.weights.window(&spec.name, placement.start, &shape)?,
+                weight: chunk.weights.window(&block.name, placement.start, &shape)?,
                 gradient,
-                chunk: placement.chunk,
-                start: placement.start,
             });
         }
         Ok(Self {
+            slices: slices(&specs, &blocks, &placements),
             specs,
             windows,
             chunks,
@@ -136,7 +126,7 @@ impl Parameters {
         self.specs.iter().map(|spec| len(&spec.shape)).sum()
     }
 
-    /// The windows of a parameter, by row.
+    /// The windows of a parameter, by row; of stacked ones under the name of the stack.
     ///
     /// # Errors
     ///
@@ -145,10 +135,7 @@ impl Parameters {
         self.windows
             .get(name)
             .map(Vec::as_slice)
-            .ok_or_else(|| Error::Model {
-                place: name.into(),
-                detail: "the model has no such parameter".into(),
-            })
+            .ok_or_else(|| unknown(name))
     }
 
     /// A parameter that lies in one buffer.
@@ -164,7 +151,7 @@ impl Parameters {
                 needed: windows.iter().map(|w| w.weight.bytes()).sum(),
                 limit_name: "maxStorageBufferBindingSize",
                 limit: windows.iter().map(|w| w.weight.bytes()).max().unwrap_or(0),
-                hint: "only the token table may be larger than one binding: use a narrower model",
+                hint: "only token tables may be larger than one binding: use a narrower model",
             }),
         }
     }
@@ -175,6 +162,9 @@ impl Parameters {
     ///
     /// What writing a tensor refuses.
     pub fn initialise(&self, gpu: &Gpu, seed: u64) -> Result<()> {
+        if gpu.counts_only() {
+            return Ok(());
+        }
         for (index, spec) in self.specs.iter().enumerate() {
             let count = len(&spec.shape);
             let values = match spec.init {
@@ -211,10 +201,9 @@ impl Parameters {
         kind: impl Fn(&Chunk) -> &Tensor,
         values: &[f32],
     ) -> Result<()> {
-        for (window, values) in self.by_window(name, values)? {
-            let tensor = kind(&self.chunks[window.chunk]);
-            tensor
-                .window(name, window.start, window.weight.shape())?
+        for (slice, values) in self.by_slice(name, values)? {
+            kind(&self.chunks[slice.chunk])
+                .window(name, slice.start, &[slice.len])?
                 .write(gpu, values)?;
         }
         Ok(())
@@ -226,8 +215,8 @@ impl Parameters {
     ///
     /// [`Error::Model`] for an unknown name or values past the parameter's end.
     pub fn write_range(&self, gpu: &Gpu, name: &str, first: usize, values: &[f32]) -> Result<()> {
-        let windows = self.windows(name)?;
-        let len: usize = windows.iter().map(|w| w.weight.len()).sum();
+        let slices = self.slices.get(name).ok_or_else(|| unknown(name))?;
+        let len: usize = slices.iter().map(|slice| slice.len).sum();
         if first.saturating_add(values.len()) > len {
             return Err(Error::Model {
                 place: name.into(),
@@ -235,13 +224,13 @@ impl Parameters {
             });
         }
         let (mut start, mut rest, mut next) = (0, values, first);
-        for window in windows {
-            let end = start + window.weight.len();
+        for slice in slices {
+            let end = start + slice.len;
             let (now, later) = rest.split_at(end.saturating_sub(next).min(rest.len()));
             if !now.is_empty() {
-                window
-                    .weight
-                    .window(name, next - start, &[now.len()])?
+                self.chunks[slice.chunk]
+                    .weights
+                    .window(name, slice.start + next - start, &[now.len()])?
                     .write(gpu, now)?;
             }
             next += now.len();
@@ -250,16 +239,15 @@ impl Parameters {
         Ok(())
     }
 
-    /// A parameter's values in whole buffers, one `Vec` a chunk, a slice for each of its windows.
+    /// A parameter's values in whole buffers, one `Vec` a chunk, in as many pieces as it has.
     ///
     /// # Errors
     ///
     /// [`Error::Model`] for an unknown name.
-    pub fn slices<'a>(&self, name: &str, buffers: &'a [Vec<f32>]) -> Result<Vec<&'a [f32]>> {
-        let slice = |window: &Window| {
-            &buffers[window.chunk][window.start..window.start + window.weight.len()]
-        };
-        Ok(self.windows(name)?.iter().map(slice).collect())
+    pub fn pieces<'a>(&self, name: &str, buffers: &'a [Vec<f32>]) -> Result<Vec<&'a [f32]>> {
+        let slices = self.slices.get(name).ok_or_else(|| unknown(name))?;
+        let piece = |slice: &Slice| &buffers[slice.chunk][slice.start..slice.start + slice.len];
+        Ok(slices.iter().map(piece).collect())
     }
 
     /// Puts a parameter's values to their place in whole buffers, one `Vec` a chunk.
@@ -268,16 +256,15 @@ impl Parameters {
     ///
     /// As [`Parameters::write`].
     pub fn place(&self, name: &str, values: &[f32], buffers: &mut [Vec<f32>]) -> Result<()> {
-        for (window, values) in self.by_window(name, values)? {
-            buffers[window.chunk][window.start..window.start + values.len()]
-                .copy_from_slice(values);
+        for (slice, values) in self.by_slice(name, values)? {
+            buffers[slice.chunk][slice.start..slice.start + slice.len].copy_from_slice(values);
         }
         Ok(())
     }
 
-    fn by_window<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Window, &'a [f32])>> {
-        let windows = self.windows(name)?;
-        let expected: usize = windows.iter().map(|w| w.weight.len()).sum();
+    fn by_slice<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Slice, &'a [f32])>> {
+        let slices = self.slices.get(name).ok_or_else(|| unknown(name))?;
+        let expected: usize = slices.iter().map(|slice| slice.len).sum();
         if values.len() != expected {
             return Err(Error::Model {
                 place: name.into(),
@@ -285,12 +272,12 @@ impl Parameters {
             });
         }
         let mut rest = values;
-        Ok(windows
+        Ok(slices
             .iter()
-            .map(|window| {
-                let (now, later) = rest.split_at(window.weight.len());
+            .map(|slice| {
+                let (now, later) = rest.split_at(slice.len);
                 rest = later;
-                (window, now)
+                (slice, now)
             })
             .collect())
     }
@@ -347,7 +334,7 @@ impl Parameters {
     #[cfg(not(target_arch = "wasm32"))]
     pub fn copy_common(&self, gpu: &Gpu, other: &Self) -> Result<()> {
         for (spec, values) in other.read_weights(gpu)? {
-            if self.windows.contains_key(&spec.name) {
+            if self.slices.contains_key(&spec.name) {
                 self.write(gpu, &spec.name, &values)?;
             }
         }
@@ -375,9 +362,9 @@ impl Parameters {
             .iter()
             .map(|spec| {
                 let mut values = Vec::with_capacity(len(&spec.shape));
-                for window in self.windows.get(&spec.name).into_iter().flatten() {
-                    let end = window.start + window.weight.len();
-                    values.extend_from_slice(&buffers[window.chunk][window.start..end]);
+                for slice in self.slices.get(&spec.name).into_iter().flatten() {
+                    let end = slice.start + slice.len;
+                    values.extend_from_slice(&buffers[slice.chunk][slice.start..end]);
                 }
                 (spec, values)
             })
@@ -418,108 +405,9 @@ impl Parameters {
     }
 }
 
-fn len(shape: &[usize]) -> usize {
-    shape.iter().product()
-}
-
-/// Decides which window of which parameter goes where: those with weight decay first.
-fn place(specs: &[ParameterSpec], capacity: usize) -> Result<(Vec<Placement>, Vec<ChunkPlan>)> {
-    let mut placements = Vec::new();
-    let mut chunks = vec![ChunkPlan::default()];
-    for decay in [true, false] {
-        for (index, spec) in specs.iter().enumerate().filter(|(_, s)| s.decay == decay) {
-            let row = len(&spec.shape[1..]).max(1);
-            if row > capacity {
-                return Err(Error::Limit {
-                    what: spec.name.clone(),
-                    needed: row as u64 * 4,
-                    limit_name: "maxStorageBufferBindingSize",
-                    limit: capacity as u64 * 4,
-                    hint: "use a narrower model",
-                });
-            }
-            let mut first_row = 0;
-            while first_row < spec.shape[0] {
-                // Windows that start at a multiple of four rows suit matrix products.
-                let fitting = match capacity / row {
-                    few @ 0..4 => few,
-                    many => many / 4 * 4,
-                };
-                let rows = (spec.shape[0] - first_row).min(fitting);
-                let padded = (rows * row).next_multiple_of(ALIGN);
-                let last = chunks.len() - 1;
-                if chunks[last].len + padded > capacity {
-                    chunks.push(ChunkPlan::default());
-                }
-                let chunk = chunks.len() - 1;
-                placements.push(Placement {
-                    spec: index,
-                    first_row,
-                    rows,
-                    chunk,
-                    start: chunks[chunk].len,
-                });
-                chunks[chunk].len += padded;
-                if decay {
-                    chunks[chunk].decayed = chunks[chunk].len;
-                }
-                first_row += rows;
-            }
-        }
-    }
-    Ok((placements, chunks))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn specs(sizes: &[(usize, usize, bool)]) -> Vec<ParameterSpec> {
-        sizes
-            .iter()
-            .enumerate()
-            .map(|(i, &(rows, cols, decay))| ParameterSpec {
-                name: format!("p{i}"),
-                shape: vec![rows, cols],
-                decay,
-                init: Init::Zeros,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_table_over_the_limit_is_split_by_rows_and_none_is_lost() {
-        let (placed, chunks) = place(&specs(&[(100, 10, true), (3, 7, false)]), 256).unwrap();
-        let table: Vec<_> = placed.iter().filter(|p| p.spec == 0).collect();
-        assert_eq!(table.iter().map(|p| p.rows).sum::<usize>(), 100);
-        assert!(
-            table
-                .windows(2)
-                .all(|w| w[0].first_row + w[0].rows == w[1].first_row)
-        );
-        assert!(chunks.iter().all(|c| c.len <= 256 && c.decayed <= c.len));
-        assert!(placed.iter().all(|p| p.start.is_multiple_of(ALIGN)));
-    }
-
-    #[test]
-    fn decay_ends_at_one_place_in_each_buffer() {
-        let sizes = [(1, 64, false), (2, 64, true), (1, 64, false), (1, 10, true)];
-        let (placed, chunks) = place(&specs(&sizes), 1024).unwrap();
-        assert_eq!(
-            (chunks.len(), chunks[0].decayed, chunks[0].len),
-            (1, 192, 320)
-        );
-        for p in &placed {
-            assert_eq!(sizes[p.spec].2, p.start < 192);
-        }
-    }
-
-    #[test]
-    fn a_row_over_the_limit_is_refused_by_name() {
-        let error = place(&specs(&[(2, 300, true)]), 256)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(error.contains("p0"), "{error}");
+fn unknown(name: &str) -> Error {
+    Error::Model {
+        place: name.into(),
+        detail: "the model has no such parameter".into(),
     }
 }

@@ -1,8 +1,8 @@
-// LayerNorm with a subgroup a row, without workgroup memory or barriers; formulas and bindings are
-// in lib/layer_norm.wgsl.
+// LayerNorm and RMSNorm with a subgroup a row, without workgroup memory or barriers; formulas and
+// bindings are in lib/norm.
 //
-//   layer_norm_forward: reads x, weight, bias; writes y, mean, rstd
-//   layer_norm_backward: reads x, weight, mean, rstd, dy; writes dx, or adds to it (ACCUMULATE)
+//   norm_forward: writes y and the statistics of each row
+//   norm_backward: writes dx, or adds to it (ACCUMULATE)
 //
 // Dispatch: one workgroup of 128 for 16 rows, which its subgroups share whatever their size. A
 // subgroup without a row of its own repeats the last one and writes nothing, so that all control
@@ -10,12 +10,12 @@
 const THREADS: u32 = 128u;
 const ROWS: u32 = 16u;
 
-fn row_sum(value: vec2<f32>, lane: u32) -> vec2<f32> {
+fn row_sum(value: Sums, lane: u32) -> Sums {
     return subgroupAdd(value);
 }
 
 @compute @workgroup_size(128)
-fn layer_norm_forward(
+fn norm_forward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
@@ -36,7 +36,7 @@ fn layer_norm_forward(
 }
 
 @compute @workgroup_size(128)
-fn layer_norm_backward(
+fn norm_backward(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,

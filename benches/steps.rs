@@ -1,0 +1,347 @@
+//! Whole training steps: time, CPU time and peak memory, `cargo bench --bench steps`.
+//!
+//! Each step runs in a process of its own, so that peak memory is its own. The first update, which
+//! compiles the kernels, stands apart; the others count with their median. On a software driver
+//! the device's memory is part of the process's. `cargo bench --bench steps -- smollm2` runs the
+//! steps with that in their name.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use prefgrad::data::{PackOptions, Preference, Random, TokenRecord, pack_all};
+use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
+use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
+use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for};
+use prefgrad::{Gpu, MemoryPlan};
+
+/// Updates whose median counts.
+const UPDATES: usize = 5;
+const ONLY: &str = "PREFGRAD_STEP";
+
+/// A step to measure: `pairs` of two texts of `tokens` tokens, the first half of them shared.
+struct Step {
+    name: &'static str,
+    config: fn() -> ModelConfig,
+    pairs: usize,
+    tokens: usize,
+    loss: Loss,
+    /// Whether a prompt is stored once, and not once for each answer.
+    shared: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Loss {
+    Reward,
+    Dpo,
+}
+
+const STEPS: [Step; 8] = [
+    step(
+        "gpt2-small-4x256 reward",
+        four_layers,
+        8,
+        Loss::Reward,
+        true,
+    ),
+    step(
+        "gpt2-small-4x256 reward, prompts apart",
+        four_layers,
+        8,
+        Loss::Reward,
+        false,
+    ),
+    step("gpt2-124m reward", gpt2, 2, Loss::Reward, true),
+    step(
+        "gpt2-124m reward, prompts apart",
+        gpt2,
+        2,
+        Loss::Reward,
+        false,
+    ),
+    step("smollm2-135m reward", smollm2, 1, Loss::Reward, true),
+    step(
+        "smollm2-135m reward, prompts apart",
+        smollm2,
+        1,
+        Loss::Reward,
+        false,
+    ),
+    step("smollm2-135m dpo", smollm2, 1, Loss::Dpo, true),
+    step(
+        "smollm2-135m dpo, prompts apart",
+        smollm2,
+        1,
+        Loss::Dpo,
+        false,
+    ),
+];
+
+const fn step(
+    name: &'static str,
+    config: fn() -> ModelConfig,
+    pairs: usize,
+    loss: Loss,
+    shared: bool,
+) -> Step {
+    Step {
+        name,
+        config,
+        pairs,
+        tokens: 128,
+        loss,
+        shared,
+    }
+}
+
+fn gpt2_of(n_layer: usize, n_embd: usize, n_head: usize, vocab_size: usize) -> ModelConfig {
+    Gpt2Config {
+        vocab_size,
+        n_positions: 1024,
+        n_embd,
+        n_layer,
+        n_head,
+        n_inner: None,
+        layer_norm_epsilon: 1e-5,
+        eos_token_id: None,
+        pad_token_id: None,
+        tie_word_embeddings: true,
+    }
+    .into()
+}
+
+fn four_layers() -> ModelConfig {
+    gpt2_of(4, 256, 4, 8192)
+}
+
+fn gpt2() -> ModelConfig {
+    gpt2_of(12, 768, 12, 50257)
+}
+
+fn smollm2() -> ModelConfig {
+    ModelConfig {
+        family: Family::Llama,
+        max_position_embeddings: 8192,
+        num_key_value_heads: 3,
+        intermediate_size: 1536,
+        rope: Some(Rope {
+            theta: 100_000.0,
+            scaling: RopeScaling::None,
+        }),
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        ..gpt2_of(30, 576, 9, 49152)
+    }
+}
+
+impl Step {
+    fn records(&self, vocabulary: usize) -> Vec<TokenRecord> {
+        let mut random = Random::new(0, 0);
+        let half = self.tokens / 2;
+        let mut text = |len| -> Vec<u32> {
+            (0..len)
+                .map(|_| 3 + random.below(vocabulary - 3) as u32)
+                .collect()
+        };
+        let record = |line| {
+            let prompt = text(half);
+            let mut answers = vec![text(self.tokens - half), text(self.tokens - half)];
+            let stored = match self.shared {
+                true => prompt,
+                false => {
+                    answers = answers
+                        .iter()
+                        .map(|answer| [&prompt[..], answer].concat())
+                        .collect();
+                    vec![]
+                }
+            };
+            TokenRecord {
+                line,
+                prompt: stored,
+                answers,
+                preferences: vec![Preference {
+                    chosen: 0,
+                    rejected: 1,
+                    weight: 1.0,
+                    margin: 0.0,
+                }],
+            }
+        };
+        (1..=self.pairs).map(record).collect()
+    }
+
+    /// Rows of the packed batch.
+    fn rows(&self) -> usize {
+        let texts = 2 * self.pairs * self.tokens;
+        match self.shared {
+            true => texts - self.pairs * (self.tokens / 2),
+            false => texts,
+        }
+    }
+
+    /// Something that makes one update whenever it is called.
+    fn trainer(&self, gpu: &Gpu) -> Result<Box<dyn FnMut() -> Result<()>>> {
+        let config = (self.config)();
+        let records = self.records(config.vocab_size);
+        match self.loss {
+            Loss::Reward => {
+                let capacity = capacity_for(self.rows(), false);
+                let loss = PairwiseLossOptions::default();
+                let model = RewardModel::to_train(gpu, &config, capacity, &loss)?;
+                model.parameters().initialise(gpu, 0)?;
+                let mut batches = pack_all(&records, capacity, PackOptions::default())?;
+                ensure!(batches.len() == 1, "{} batches", batches.len());
+                let mut batch = batches.remove(0);
+                batch.counts.pair_scale = 1.0 / self.pairs as f32;
+                let options = AdamW::default();
+                let mut optimizer = Optimizer::new(gpu, model.parameters(), options)?;
+                Ok(Box::new(move || {
+                    model.accumulate(&batch)?;
+                    optimizer.step(1e-5)?;
+                    Ok(model.gpu().wait()?)
+                }))
+            }
+            Loss::Dpo => {
+                let options = DpoOptions {
+                    tuning: TuningOptions {
+                        batch_tokens: self.rows(),
+                        steps: 1000,
+                        learning_rate: 1e-5,
+                        evaluate_every: 0,
+                        read_every: 1,
+                        ..TuningOptions::default()
+                    },
+                    ..DpoOptions::default()
+                };
+                let mut trainer = DpoTrainer::new(gpu, &config, options, &records, &records)?;
+                if !records.is_empty() {
+                    trainer.prepare()?;
+                }
+                Ok(Box::new(move || {
+                    trainer.step()?.context("no metrics of an update")?;
+                    Ok(())
+                }))
+            }
+        }
+    }
+
+    /// Prints the figures as a line of fields, for the process that gathers them.
+    fn measure(&self) -> Result<()> {
+        let gpu = Gpu::new()?;
+        let plan = MemoryPlan::of(&gpu, |gpu| match self.loss {
+            Loss::Reward => self.trainer(gpu).map(drop),
+            // Preparing needs the device's answers.
+            Loss::Dpo => Ok(()),
+        })?;
+        let mut update = self.trainer(&gpu)?;
+        let begun = Instant::now();
+        update()?;
+        let first = begun.elapsed();
+        let mut walls = Vec::new();
+        let mut cpus = Vec::new();
+        for _ in 0..UPDATES {
+            let (begun, used) = (Instant::now(), cpu_time());
+            update()?;
+            walls.push(begun.elapsed());
+            cpus.push(cpu_time() - used);
+        }
+        let planned = plan.total() >> 20;
+        println!(
+            "{:.1}|{:.2}|{:.2}|{}|{}",
+            first.as_secs_f64(),
+            median(walls),
+            median(cpus),
+            peak_memory_mib(),
+            planned
+        );
+        Ok(())
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64()
+}
+
+/// CPU time of this process, zero where the system does not say.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<u64> = after_name
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    // User and system time in ticks of 10 ms.
+    let ticks: u64 = fields.iter().skip(11).take(2).sum();
+    Duration::from_millis(10 * ticks)
+}
+
+/// The most memory that this process has held, zero where the system does not say.
+fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .unwrap_or(0)
+        / 1024
+}
+
+fn gather(step: &Step) -> Result<Vec<String>> {
+    let output = Command::new(std::env::current_exe()?)
+        .env(ONLY, step.name)
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        step.name,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let line = text.lines().last().context("no figures")?;
+    Ok(line.split('|').map(str::to_owned).collect())
+}
+
+fn run() -> Result<()> {
+    if let Ok(name) = std::env::var(ONLY) {
+        let step = STEPS.iter().find(|step| step.name == name);
+        return step.context("no such step")?.measure();
+    }
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let gpu = Gpu::new()?;
+    println!("{} ({:?})", gpu.variants(), gpu.info().device_type);
+    drop(gpu);
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+        "step",
+        "rows",
+        "first s",
+        "wall s",
+        "CPU s",
+        "peak MiB",
+        "planned MiB",
+    ]);
+    for step in &STEPS {
+        if wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part)) {
+            let mut row = vec![step.name.to_owned(), step.rows().to_string()];
+            row.extend(gather(step)?);
+            table.add_row(row);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

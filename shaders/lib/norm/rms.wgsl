@@ -1,0 +1,59 @@
+// RMSNorm of one row by some lanes, which sum over the row by `row_sum` (the kernel's own).
+//   rstd = 1 / sqrt(sum(x^2) / C + eps), n = x rstd, y = n weight
+//   g = dy weight, dx = rstd (g - n sum(g n) / C)
+//   dweight = sum over rows of dy n
+// Zhang and Sennrich 2019, arXiv 1910.07467, equation 4.
+alias Sums = f32;
+
+// Lanes that do not `write` only take part in the sums.
+fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
+    let groups = params.columns / COLUMNS;
+    let first = row * groups;
+    var square = Columns();
+    for (var c = lane; c < groups; c += lanes) {
+        square += x[first + c] * x[first + c];
+    }
+    let mean_square = row_sum(total(square), lane) / f32(params.columns);
+    let scale = 1.0 / sqrt(mean_square + params.eps);
+    if (write) {
+        for (var c = lane; c < groups; c += lanes) {
+            y[first + c] = x[first + c] * scale * weight[c];
+        }
+        if (lane == 0u) {
+            rstd_out[row] = scale;
+        }
+    }
+}
+
+fn row_gradient(row: u32, lane: u32, lanes: u32, write: bool) {
+    let groups = params.columns / COLUMNS;
+    let first = row * groups;
+    let scale = rstd[row];
+    var product = Columns();
+    for (var c = lane; c < groups; c += lanes) {
+        product += dy[first + c] * weight[c] * (x[first + c] * scale);
+    }
+    let mean_product = row_sum(total(product), lane) / f32(params.columns);
+    if (write) {
+        for (var c = lane; c < groups; c += lanes) {
+            let g = dy[first + c] * weight[c];
+            let normalised = x[first + c] * scale;
+            write_input_gradient(first + c, scale * (g - normalised * mean_product));
+        }
+    }
+}
+
+// The sum over the rows of one chunk, for one column.
+fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
+    let groups = params.columns / COLUMNS;
+    var by_weight = Columns();
+    for (var row = rows.x; row < rows.y; row++) {
+        let at = row * groups + column;
+        by_weight += dy[at] * (x[at] * rstd[row]);
+    }
+    partials[chunk * groups + column] = by_weight;
+}
+
+fn total_gradient(chunks: u32, column: u32) {
+    dweight[column] += sum_chunks(column, params.columns / COLUMNS, chunks);
+}
