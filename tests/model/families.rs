@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use prefgrad::Plan;
 use prefgrad::data::{Batch, PackOptions, Targets, TokenRecord, pack_all};
-use prefgrad::gpu::Plan;
 use prefgrad::kernels::policy::{TokenGradient, TokenLogprob};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{

@@ -15,6 +15,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::support::checkpoint::{Checkpoint, load};
+use crate::support::tensors::read;
 use crate::tools::{gpu, pair};
 use crate::windows::narrow_gpu;
 
@@ -24,8 +25,8 @@ const INDEX: &str = "model.safetensors.index.json";
 type Stored = (Dtype, Vec<usize>, Vec<u8>);
 
 fn stored(checkpoint: &Checkpoint, of: impl Fn(f32) -> Vec<u8>, dtype: Dtype) -> Tensors {
-    let weights = checkpoint.weights.iter();
-    weights
+    read(&checkpoint.folder.join("model.safetensors"))
+        .iter()
         .map(|(name, array)| {
             let bytes = array.f32().into_iter().flat_map(&of).collect();
             (name.clone(), (dtype, array.shape.clone(), bytes))
@@ -211,6 +212,7 @@ fn split(gpu: &Gpu) -> Parameters {
         shape: vec![rows, 64],
         decay: true,
         init: Init::Zeros,
+        stack: None,
     };
     let specs = vec![
         spec("transformer.table", 1500),

@@ -67,6 +67,7 @@ fn spec(name: &str, shape: [usize; 2]) -> ParameterSpec {
         shape: shape.to_vec(),
         decay: true,
         init: Init::Zeros,
+        stack: None,
     }
 }
 
