@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table, presets};
 use prefgrad::data::{PackOptions, Preference, Random, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
@@ -316,7 +316,7 @@ fn run() -> Result<()> {
     println!("{} ({:?})", gpu.variants(), gpu.info().device_type);
     drop(gpu);
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_header([
+    table.load_style(presets::NOTHING).set_header([
         "step",
         "rows",
         "first s",
@@ -331,6 +331,9 @@ fn run() -> Result<()> {
             row.extend(gather(step)?);
             table.add_row(row);
         }
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}");
     Ok(())

@@ -1,10 +1,11 @@
 //! Tokenizers as Hugging Face saves them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use prefgrad::data::Tokenizer;
 use prefgrad::{Error, Result};
-use serde_json::Value;
+
+use crate::tokenizer_config::TokenizerConfig;
 
 /// End-of-text tokens by the names that model families give them, the likelier first.
 const EOS_NAMES: [&str; 7] = [
@@ -30,6 +31,7 @@ pub struct HfTokenizer {
     inner: tokenizers::Tokenizer,
     place: String,
     vocab_size: usize,
+    bos_token_id: Option<u32>,
     eos_token_id: Option<u32>,
     pad_token_id: Option<u32>,
 }
@@ -39,13 +41,16 @@ impl HfTokenizer {
     ///
     /// `eos_token` and `pad_token` are those of the `tokenizer_config.json` in the same folder.
     /// What it does not say is looked for among the tokenizer's own special tokens by the usual
-    /// names (`<|endoftext|>`, `</s>`, ...; `<pad>`, `[PAD]`, ...). Truncation and padding that
-    /// the file asks for are switched off.
+    /// names (`<|endoftext|>`, `</s>`, ...; `<pad>`, `[PAD]`, ...). The token that the file's
+    /// post-processor puts before a text is its [`bos_token_id`](Tokenizer::bos_token_id), which
+    /// `add_bos_token` of the configuration does not change, as in `transformers` 5; what it puts
+    /// behind a text is left to [`tokenise`](prefgrad::data::tokenise), which ends texts itself.
+    /// Truncation and padding that the file asks for are switched off.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it is not a tokenizer,
-    /// or names a special token that the vocabulary lacks.
+    /// names a special token that the vocabulary lacks, or puts several tokens before a text.
     pub fn load(path: &Path) -> Result<Self> {
         let file = if path.is_dir() {
             path.join("tokenizer.json")
@@ -64,12 +69,18 @@ impl HfTokenizer {
             place: place.clone(),
             detail: error.to_string(),
         })?;
-        let config = Config::beside(&file)?;
+        let config = TokenizerConfig::beside(&file)?;
         let largest = inner.get_vocab(true).into_values().max();
+        let vocab_size = largest.map_or(0, |id| id as usize + 1);
+        let bos_token_id = first_token(&inner, vocab_size).map_err(|detail| Error::Model {
+            place: place.clone(),
+            detail,
+        })?;
         Ok(Self {
-            vocab_size: largest.map_or(0, |id| id as usize + 1),
-            eos_token_id: config.special_token(&inner, "eos_token", &EOS_NAMES)?,
-            pad_token_id: config.special_token(&inner, "pad_token", &PAD_NAMES)?,
+            vocab_size,
+            bos_token_id,
+            eos_token_id: special_token(&config, &inner, "eos_token", &EOS_NAMES)?,
+            pad_token_id: special_token(&config, &inner, "pad_token", &PAD_NAMES)?,
             inner,
             place,
         })
@@ -108,6 +119,10 @@ impl Tokenizer for HfTokenizer {
         self.vocab_size
     }
 
+    fn bos_token_id(&self) -> Option<u32> {
+        self.bos_token_id
+    }
+
     fn eos_token_id(&self) -> Option<u32> {
         self.eos_token_id
     }
@@ -117,53 +132,60 @@ impl Tokenizer for HfTokenizer {
     }
 }
 
-/// `tokenizer_config.json`, an empty object where there is none.
-struct Config {
-    path: PathBuf,
-    json: Value,
+/// The token that the post-processor puts before a text.
+fn first_token(
+    tokenizer: &tokenizers::Tokenizer,
+    vocab_size: usize,
+) -> std::result::Result<Option<u32>, String> {
+    let encoding = tokenizer
+        .encode("a", true)
+        .map_err(|error| format!("cannot encode a text: {error}"))?;
+    let added = encoding.get_special_tokens_mask().iter();
+    let added = added.take_while(|&&special| special == 1).count();
+    // Where nothing of the text is left, everything is added, and some of it stands behind.
+    let first = match added == encoding.len() {
+        true => &[],
+        false => &encoding.get_ids()[..added],
+    };
+    match first {
+        [] => Ok(None),
+        &[id] if (id as usize) < vocab_size => Ok(Some(id)),
+        [id] => Err(format!(
+            "its post-processor puts token {id} before a text, which is not in its vocabulary of \
+             {vocab_size}"
+        )),
+        several => Err(format!(
+            "its post-processor puts {} tokens before a text; one at most is supported",
+            several.len()
+        )),
+    }
 }
 
-impl Config {
-    fn beside(tokenizer: &Path) -> Result<Self> {
-        let path = tokenizer.with_file_name("tokenizer_config.json");
-        let json = if path.exists() {
-            serde_json::from_slice(&read(&path)?).map_err(|error| Error::Model {
-                place: path.display().to_string(),
-                detail: format!("not JSON: {error}"),
-            })?
-        } else {
-            Value::Null
+/// The token that the configuration names under `key`; where it is silent, the first of `names`
+/// that is a special token.
+fn special_token(
+    config: &TokenizerConfig,
+    tokenizer: &tokenizers::Tokenizer,
+    key: &str,
+    names: &[&str],
+) -> Result<Option<u32>> {
+    if let Some(token) = config.token(key) {
+        return match tokenizer.token_to_id(token) {
+            Some(id) => Ok(Some(id)),
+            None => Err(Error::Model {
+                place: config.place(),
+                detail: format!("`{key}` is `{token}`, which the tokenizer does not have"),
+            }),
         };
-        Ok(Self { path, json })
     }
-
-    /// The token under `key`, a string or an object with the string as `content`; or where the
-    /// file is silent, the first of `names` that is a special token.
-    fn special_token(
-        &self,
-        tokenizer: &tokenizers::Tokenizer,
-        key: &str,
-        names: &[&str],
-    ) -> Result<Option<u32>> {
-        let entry = &self.json[key];
-        if let Some(token) = entry.as_str().or_else(|| entry["content"].as_str()) {
-            return match tokenizer.token_to_id(token) {
-                Some(id) => Ok(Some(id)),
-                None => Err(Error::Model {
-                    place: self.path.display().to_string(),
-                    detail: format!("`{key}` is `{token}`, which the tokenizer does not have"),
-                }),
-            };
-        }
-        let special = tokenizer.get_added_tokens_decoder();
-        Ok(names.iter().find_map(|name| {
-            let id = tokenizer.token_to_id(name)?;
-            special
-                .get(&id)
-                .is_some_and(|token| token.special)
-                .then_some(id)
-        }))
-    }
+    let special = tokenizer.get_added_tokens_decoder();
+    Ok(names.iter().find_map(|name| {
+        let id = tokenizer.token_to_id(name)?;
+        special
+            .get(&id)
+            .is_some_and(|token| token.special)
+            .then_some(id)
+    }))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -5,18 +5,29 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use prefgrad::data::{ByteTokenizer, Tokenizer};
+use prefgrad::data::{ByteTokenizer, ChatTemplate, Message, Tokenizer, Turns};
 use prefgrad::model::{ModelConfig, Policy, load_weights, save_language_model};
 use serde_json::Value;
 
+use crate::chat_template::JinjaTemplate;
 use crate::hf_tokenizer::HfTokenizer;
 
-/// A tokenizer, and the file it came from.
+/// What may stand beside a `tokenizer.json` and belongs to it.
+const BESIDE: [&str; 3] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];
+/// Says how a model is sampled from, and where its answers end.
+const GENERATION: &str = "generation_config.json";
+
+/// A tokenizer, the file it came from, and the chat template beside it.
 #[derive(Clone)]
 pub struct LoadedTokenizer {
     /// `None`: bytes.
     file: Option<PathBuf>,
     inner: Rc<dyn Tokenizer>,
+    template: Option<Rc<JinjaTemplate>>,
 }
 
 impl Deref for LoadedTokenizer {
@@ -32,7 +43,7 @@ impl LoadedTokenizer {
     ///
     /// # Errors
     ///
-    /// As [`HfTokenizer::load`].
+    /// As [`HfTokenizer::load`] and [`JinjaTemplate::beside`].
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let file = path.map(|path| match path.is_dir() {
             true => path.join("tokenizer.json"),
@@ -42,7 +53,21 @@ impl LoadedTokenizer {
             Some(file) => Rc::new(HfTokenizer::load(file)?),
             None => Rc::new(ByteTokenizer),
         };
-        Ok(Self { file, inner })
+        let template = match &file {
+            Some(file) => JinjaTemplate::beside(file)?.map(Rc::new),
+            None => None,
+        };
+        Ok(Self {
+            file,
+            inner,
+            template,
+        })
+    }
+
+    /// The model's chat template; `None`: the library's turns.
+    pub fn template(&self) -> Option<&dyn ChatTemplate> {
+        let template = self.template.as_deref()?;
+        Some(template)
     }
 
     /// The tokenizer in a model's folder; bytes where there is none.
@@ -53,6 +78,21 @@ impl LoadedTokenizer {
     pub fn of_model(folder: &Path) -> Result<Self> {
         let file = folder.join("tokenizer.json");
         Self::load(file.exists().then_some(file.as_path()))
+    }
+
+    /// The tokens of a conversation that the user opens with `message`, up to where the answer
+    /// begins.
+    ///
+    /// # Errors
+    ///
+    /// What the template and the tokenizer report.
+    pub fn opened_by(&self, message: &str) -> Result<Vec<u32>> {
+        let template = self.template().unwrap_or(&Turns);
+        let text = template.render(&[Message::new("user", message)], true)?;
+        Ok(match template.writes_special_tokens() {
+            true => self.encode(&text)?,
+            false => self.encode_text(&text)?,
+        })
     }
 
     /// Whether both give the same tokens: the files say the same, and name the same special tokens.
@@ -95,34 +135,71 @@ impl LoadedTokenizer {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let config = "tokenizer_config.json";
-        for (from, name) in [
-            (file.clone(), "tokenizer.json"),
-            (file.with_file_name(config), config),
-        ] {
-            let to = folder.join(name);
-            let itself =
-                to.exists() && to.canonicalize()? == from.canonicalize().unwrap_or_default();
-            if from.exists() && !itself {
-                std::fs::copy(&from, &to)
-                    .with_context(|| format!("cannot copy {}", from.display()))?;
-            }
+        copy(file, &folder.join("tokenizer.json"))?;
+        for name in BESIDE {
+            copy(&file.with_file_name(name), &folder.join(name))?;
         }
         Ok(())
     }
+
+    /// The tokens that end an answer: the end-of-text token, and those that the
+    /// `generation_config.json` beside the tokenizer lists as `eos_token_id`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or lists what is no token of a vocabulary of `vocab_size`.
+    pub fn stop_tokens(&self, vocab_size: usize) -> Result<Vec<u32>> {
+        let mut tokens: Vec<u32> = self.eos_token_id().into_iter().collect();
+        let path = match &self.file {
+            Some(file) => file.with_file_name(GENERATION),
+            None => return Ok(tokens),
+        };
+        if !path.exists() {
+            return Ok(tokens);
+        }
+        let config: Value = serde_json::from_slice(&read(&path)?)
+            .with_context(|| format!("{}: not JSON", path.display()))?;
+        let listed = match &config["eos_token_id"] {
+            Value::Null => &[],
+            Value::Array(ids) => &ids[..],
+            one => std::slice::from_ref(one),
+        };
+        for id in listed {
+            match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                Some(id) if (id as usize) < vocab_size => tokens.push(id),
+                _ => bail!(
+                    "{}: `eos_token_id` has {id}, which is no token of the model's {vocab_size}",
+                    path.display()
+                ),
+            }
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        Ok(tokens)
+    }
+}
+
+/// Copies a file that may be missing, or be where it should go.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let itself = to.exists() && to.canonicalize()? == from.canonicalize().unwrap_or_default();
+    if from.exists() && !itself {
+        std::fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The configuration of the model in `folder`, with the tokenizer's special tokens.
+/// The configuration of the model in `folder`, as it stands there. A model may have more tokens than
+/// its tokenizer, as tables padded to a round size do.
 ///
 /// # Errors
 ///
 /// As [`ModelConfig::read`], and where the tokenizer has more tokens than the model.
-pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
-    let config = with_special_tokens(ModelConfig::read(folder)?, tokenizer);
+pub fn read_config(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
+    let config = ModelConfig::read(folder)?;
     if tokenizer.vocab_size() > config.vocab_size {
         bail!(
             "the tokenizer knows {} tokens, the model in {} {}: use the tokenizer that belongs to it",
@@ -131,6 +208,16 @@ pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig
             config.vocab_size
         );
     }
+    Ok(config)
+}
+
+/// As [`read_config`], with the tokenizer's special tokens.
+///
+/// # Errors
+///
+/// As [`read_config`].
+pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
+    let config = with_special_tokens(read_config(folder, tokenizer)?, tokenizer);
     config.validate("the model's configuration")?;
     Ok(config)
 }
@@ -180,5 +267,9 @@ pub fn save_policy(policy: &Policy, tokenizer: &LoadedTokenizer, folder: &Path) 
     let parameters = policy.parameters();
     let weights = parameters.read(policy.gpu(), |chunk| &chunk.weights)?;
     save_language_model(parameters, &weights, policy.config(), folder)?;
-    tokenizer.copy_into(folder)
+    tokenizer.copy_into(folder)?;
+    match &tokenizer.file {
+        Some(file) => copy(&file.with_file_name(GENERATION), &folder.join(GENERATION)),
+        None => Ok(()),
+    }
 }

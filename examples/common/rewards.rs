@@ -21,7 +21,7 @@ pub trait RolloutReward: Reward {
 ///
 /// Models with the policy's own tokenizer read the policy's tokens. Otherwise answers are decoded
 /// with their prompts and tokenised anew, with the end-of-text token where the answer ended by
-/// itself. What exceeds the models' context loses tokens from its left.
+/// itself; the special tokens of a chat template are lost on that way. What exceeds the models' context loses tokens from its left.
 pub struct RewardJudge {
     ensemble: RewardEnsemble,
     /// The policy's tokenizer and the models', where they differ.
@@ -148,7 +148,7 @@ fn translate(
     to: &LoadedTokenizer,
 ) -> prefgrad::Result<Vec<u32>> {
     let tokens = [sample.prompt, sample.completion].concat();
-    let mut translated = to.encode(&from.text(&tokens))?;
+    let mut translated = to.encode_text(&from.text(&tokens))?;
     if sample.finish == Finish::Stop {
         translated.extend(to.eos_token_id());
     }

@@ -6,27 +6,15 @@ use std::path::Path;
 
 use prefgrad::Result;
 use prefgrad::data::{
-    Boundary, ByteTokenizer, ReadOptions, Record, Records, TokenRecord, TokeniseOptions, Tokenised,
-    Tokenizer, read_records, tokenise,
+    Boundary, ReadOptions, Record, Records, TokenRecord, TokeniseOptions, Tokenised, read_records,
+    tokenise,
 };
 use prefgrad::model::ModelConfig;
 use serde_json::Value;
 
-use crate::files::{OutputFile, open_text};
-use crate::hf_tokenizer::HfTokenizer;
-
-/// The tokenizer of a model's folder; without a `tokenizer.json`, bytes.
-///
-/// # Errors
-///
-/// As [`HfTokenizer::load`].
-pub fn model_tokenizer(folder: &Path) -> Result<Box<dyn Tokenizer>> {
-    Ok(if folder.join("tokenizer.json").exists() {
-        Box::new(HfTokenizer::load(folder)?)
-    } else {
-        Box::new(ByteTokenizer)
-    })
-}
+use crate::files::OutputFile;
+use crate::model_folder::LoadedTokenizer;
+use crate::record_file::open_records;
 
 /// The records of a file, as texts and as tokens.
 #[derive(Debug)]
@@ -44,23 +32,24 @@ impl Scoring {
     /// The file cannot be read or has no usable record; the tokenizer does not fit the model.
     pub fn read(
         data: &Path,
-        tokenizer: &dyn Tokenizer,
+        tokenizer: &LoadedTokenizer,
         config: &ModelConfig,
         boundary: Boundary,
     ) -> Result<Self> {
         let place = data.display().to_string();
         let options = ReadOptions {
-            strict: false,
             for_scoring: true,
+            template: tokenizer.template(),
+            ..ReadOptions::default()
         };
-        let read = read_records(open_text(data)?, &place, options)?;
+        let read = read_records(open_records(data)?, &place, options)?;
         let options = TokeniseOptions {
             context: config.max_position_embeddings,
             vocab_size: config.vocab_size,
             for_scoring: true,
             boundary,
         };
-        let tokenised = tokenise(&read.records, &place, tokenizer, options)?;
+        let tokenised = tokenise(&read.records, &place, &**tokenizer, options)?;
         Ok(Self {
             read,
             tokenised,

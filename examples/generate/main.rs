@@ -30,7 +30,10 @@ struct Args {
     /// A prompt, as it stands.
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Prompts: JSON Lines with "prompt", or a preference file, also .gz.
+    /// Take --prompt as the user's message, in the model's chat template or, without one, in turns.
+    #[arg(long, requires = "prompt")]
+    chat: bool,
+    /// Prompts: lines with "prompt", or a preference file; JSON Lines (also .gz), .json, .parquet.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Answers to each prompt.
@@ -84,7 +87,7 @@ fn main() -> Result<()> {
     let config = config_of(&args.model, &*tokenizer)?;
     let prompts = prompts(&args, &tokenizer, &config)?;
     let gpu = Gpu::new()?;
-    let completions = generate(&gpu, &args, &config, &prompts, options)?;
+    let completions = generate(&gpu, &args, (&config, &tokenizer), &prompts, options)?;
     print(&tokenizer, &prompts, &completions);
     if let Some(path) = &args.out {
         let mut out = OutputFile::create(path)?;
@@ -106,7 +109,10 @@ fn prompts(
     let (answer, context) = (args.max_new_tokens, config.max_position_embeddings);
     let Some(path) = &args.prompts else {
         let text = args.prompt.as_deref().unwrap_or_default();
-        let mut tokens = tokenizer.encode(text)?;
+        let mut tokens = match args.chat {
+            true => tokenizer.opened_by(text)?,
+            false => tokenizer.encode_text(text)?,
+        };
         if tokens.is_empty() {
             // The token between texts is also the one that begins them.
             tokens.extend(tokenizer.eos_token_id());
@@ -123,7 +129,7 @@ fn prompts(
         }
         return Ok(vec![tokens]);
     };
-    let file = PromptFile::read(path)?;
+    let file = PromptFile::read(path, tokenizer.template())?;
     for skipped in &file.skipped {
         eprintln!("line {} left out: {}", skipped.line, skipped.reason);
     }
@@ -146,7 +152,7 @@ fn prompts(
 fn generate(
     gpu: &Gpu,
     args: &Args,
-    config: &ModelConfig,
+    (config, tokenizer): (&ModelConfig, &LoadedTokenizer),
     prompts: &[Vec<u32>],
     sampling: SamplingOptions,
 ) -> Result<Vec<Completion>> {
@@ -169,7 +175,7 @@ fn generate(
         new_tokens: args.max_new_tokens,
     };
     let mut generator = Generator::new(gpu, config, &parameters, capacity)?;
-    let stop_tokens: Vec<u32> = config.eos_token_id.into_iter().collect();
+    let stop_tokens = tokenizer.stop_tokens(config.vocab_size)?;
     if stop_tokens.is_empty() {
         eprintln!(
             "the tokenizer has no end-of-text token: every answer runs to the limit of {} tokens",

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Parser;
 use example_tools::files::OutputFile;
+use example_tools::model_folder::{LoadedTokenizer, read_config};
 use example_tools::progress::{Progress, StepStatus};
-use example_tools::scoring::{Scoring, model_tokenizer};
+use example_tools::scoring::Scoring;
 use prefgrad::Gpu;
 use prefgrad::data::{Batch, Boundary, PackOptions, RecordForm, Targets, TokenRecord, pack_all};
 use prefgrad::model::{Head, ModelConfig, Policy, PolicyOptions, Purpose, load_weights};
@@ -32,7 +33,7 @@ struct Args {
     /// The model's folder (config.json, model.safetensors, tokenizer.json; without it, bytes).
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The prompts and answers, JSON Lines or .gz, in the forms that training takes.
+    /// The prompts and answers, JSON Lines (also .gz), .json or .parquet, in the forms that training takes.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the log-probabilities go; /dev/stdout to see them.
@@ -49,9 +50,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
-    let config = ModelConfig::read(&args.model)?;
-    let tokenizer = model_tokenizer(&args.model)?;
-    let data = Scoring::read(&args.data, tokenizer.as_ref(), &config, Boundary::Prompt)?;
+    let tokenizer = LoadedTokenizer::of_model(&args.model)?;
+    let config = read_config(&args.model, &*tokenizer)?;
+    let data = Scoring::read(&args.data, &tokenizer, &config, Boundary::Prompt)?;
     let policy = policy(&gpu, &args, &config, data.largest())?;
     let out = OutputFile::create(&args.out)?;
     let logprobs = logprobs(&policy, data.records())?;
@@ -62,7 +63,7 @@ fn main() -> Result<()> {
                 RecordForm::Pair => {
                     json!({"chosen": logprobs[index][0], "rejected": logprobs[index][1]})
                 }
-                RecordForm::Ranking => json!({ "responses": logprobs[index] }),
+                RecordForm::Ranking | RecordForm::Prompt => json!({ "responses": logprobs[index] }),
             };
             value["line"] = record.line.into();
             value

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Parser;
 use example_tools::files::OutputFile;
-use example_tools::scoring::{Scoring, model_tokenizer};
+use example_tools::model_folder::{LoadedTokenizer, read_config};
+use example_tools::scoring::Scoring;
 use prefgrad::Gpu;
 use prefgrad::data::{Boundary, RecordForm};
-use prefgrad::model::{ModelConfig, RewardModel, load_weights};
+use prefgrad::model::{RewardModel, load_weights};
 use prefgrad::train::{capacity_for, score_records};
 use serde_json::json;
 
@@ -23,7 +24,7 @@ struct Args {
     /// The model's folder (config.json, model.safetensors, tokenizer.json; without it, bytes).
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// What to score, JSON Lines or .gz, in the forms that training takes.
+    /// What to score, JSON Lines (also .gz), .json or .parquet, in the forms that training takes.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where the rewards go; /dev/stdout to see them.
@@ -37,9 +38,9 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let gpu = Gpu::new()?;
-    let config = ModelConfig::read(&args.model)?;
-    let tokenizer = model_tokenizer(&args.model)?;
-    let data = Scoring::read(&args.data, tokenizer.as_ref(), &config, Boundary::Longest)?;
+    let tokenizer = LoadedTokenizer::of_model(&args.model)?;
+    let config = read_config(&args.model, &*tokenizer)?;
+    let data = Scoring::read(&args.data, &tokenizer, &config, Boundary::Longest)?;
     let tokens = args.batch_tokens.max(data.largest());
     let model = RewardModel::to_score(&gpu, &config, capacity_for(tokens, false))?;
     if !load_weights(&gpu, model.parameters(), &args.model)? {
@@ -54,7 +55,7 @@ fn main() -> Result<()> {
         out,
         |record, index| match record.form {
             RecordForm::Pair => json!({"chosen": rewards[index][0], "rejected": rewards[index][1]}),
-            RecordForm::Ranking => json!({ "rewards": rewards[index] }),
+            RecordForm::Ranking | RecordForm::Prompt => json!({ "rewards": rewards[index] }),
         },
         |_, reason| json!({ "error": reason }),
     )?;

@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 ///
 /// ppo, grpo and rloo sample answers to the prompts of --data, have reward models judge them and
 /// improve the policy; dpo learns from the comparisons in --data; sft learns to write the chosen
-/// answers, from --policy or from scratch. Data is JSON Lines (also .gz) as train_reward takes it,
-/// or {"prompt"} alone for the first three. Leaves in --out a model that `transformers` loads, its
+/// answers, from --policy or from scratch. Data is as train_reward takes it, or {"prompt"} alone for
+/// the first three. Leaves in --out a model that `transformers` loads, its
 /// tokenizer, metrics.jsonl, TensorBoard events, curves.png, samples.jsonl and report.json. Ctrl-C
 /// stops after the current step and saves.
 #[derive(Debug, Parser)]

@@ -28,6 +28,8 @@ struct Session {
     gpu: Gpu,
     tokenizer: LoadedTokenizer,
     config: ModelConfig,
+    /// What ends an answer.
+    stop_tokens: Vec<u32>,
     /// Longest prompt and answer together.
     context: usize,
     interrupted: Arc<AtomicBool>,
@@ -65,7 +67,8 @@ impl Session {
         let gpu = Gpu::new()?;
         let info = gpu.info();
         println!("device     {} ({})", info.name, info.driver_info);
-        if config.eos_token_id.is_none() {
+        let stop_tokens = tokenizer.stop_tokens(config.vocab_size)?;
+        if stop_tokens.is_empty() {
             eprintln!(
                 "the tokenizer has no end-of-text token: every answer runs to the limit of {} tokens",
                 args.max_new_tokens
@@ -78,6 +81,7 @@ impl Session {
             gpu,
             tokenizer,
             config,
+            stop_tokens,
             context,
         })
     }
@@ -118,6 +122,12 @@ impl Session {
                 "           its tokenizer is not the policy's: answers are decoded and tokenised \
                  anew for it"
             );
+            if self.tokenizer.template().is_some() {
+                println!(
+                    "           it does not see the special tokens of the policy's chat template: \
+                     better train a reward model with the policy's tokenizer"
+                );
+            }
         } else if judge.context() < self.context {
             println!(
                 "           it reads the last {} tokens of a prompt and answer",
@@ -142,7 +152,7 @@ impl Session {
                 greedy: false,
             },
             max_new_tokens: args.max_new_tokens,
-            stop_tokens: self.config.eos_token_id.into_iter().collect(),
+            stop_tokens: self.stop_tokens.clone(),
             seed: args.seed,
         };
         Ok(Some(Sampler::new(policy, few, options)?))

@@ -1,10 +1,10 @@
 //! Supervised fine-tuning and DPO: the policy learns from what is in the file.
 
 use anyhow::{Result, bail};
-use example_tools::files::open_text;
 use example_tools::model_folder::{load_policy, save_policy};
 use example_tools::policy::Ended;
 use example_tools::policy_report::{Change, ending, table, tuning_curves, write_report};
+use example_tools::record_file::open_records;
 use example_tools::samples::mean_reward;
 use example_tools::tuning::{Tuner, tune};
 use prefgrad::data::{
@@ -35,7 +35,11 @@ pub fn run(session: &Session) -> Result<()> {
     let prompts = parts.held_out.iter().map(|record| &record.prompt);
     let prompts: Vec<Vec<u32>> = prompts
         .filter(|prompt| !prompt.is_empty())
-        .map(|prompt| prompt[prompt.len().saturating_sub(longest)..].to_vec())
+        .map(|prompt| {
+            let mut prompt = prompt.clone();
+            session.tokenizer.shorten(&mut prompt, longest);
+            prompt
+        })
         .collect();
     let mut sampler = session.sampler(trainer.policy(), &prompts)?;
     // What random weights write is not worth a look.
@@ -184,11 +188,12 @@ fn read_parts(session: &Session) -> Result<Parts> {
     let args = &session.args;
     let place = args.data.display().to_string();
     let options = ReadOptions {
-        strict: false,
         // An answer to learn from needs no other one to be preferred to.
         for_scoring: args.algorithm == Algorithm::Sft,
+        template: session.tokenizer.template(),
+        ..ReadOptions::default()
     };
-    let read = read_records(open_text(&args.data)?, &place, options)?;
+    let read = read_records(open_records(&args.data)?, &place, options)?;
     println!(
         "data       {place}: {} records of {} lines",
         read.records.len(),

@@ -104,7 +104,7 @@ fn report(
 /// The prompts to learn from and those held out.
 fn read_prompts(session: &Session) -> Result<(Prompts, Prompts)> {
     let args = &session.args;
-    let file = PromptFile::read(&args.data)?;
+    let file = PromptFile::read(&args.data, session.tokenizer.template())?;
     println!(
         "data       {}: {} records of {} lines",
         args.data.display(),
@@ -233,7 +233,7 @@ fn rollout(session: &Session, default: &RolloutOptions, prompts: usize) -> Rollo
         temperature: args.temperature,
         top_k: args.top_k,
         top_p: args.top_p,
-        stop_tokens: session.config.eos_token_id.into_iter().collect(),
+        stop_tokens: session.stop_tokens.clone(),
         missing_eos_penalty: args.missing_eos_penalty.unwrap_or(0.0),
         epochs: args.epochs.unwrap_or(default.epochs),
         minibatches: args.minibatches.unwrap_or(default.minibatches),

@@ -7,8 +7,9 @@ use prefgrad::train::{AdamW, RewardOptions};
 
 /// Trains a reward model on human comparisons, on any GPU.
 ///
-/// Reads JSON Lines (also .gz) with {"prompt", "chosen", "rejected"}, HH-RLHF's {"chosen",
-/// "rejected"}, or {"prompt", "responses", "ranks"}. Leaves in --out a model that `transformers`
+/// Reads JSON Lines (also .gz), a .json list or .parquet with {"prompt", "chosen", "rejected"},
+/// {"chosen", "rejected"}, or {"prompt", "responses", "ranks"}, as texts or as chat messages, which
+/// the chat template beside the tokenizer writes, or HH-RLHF's turns without one. Leaves in --out a model that `transformers`
 /// loads (config.json, model.safetensors), its tokenizer, metrics.jsonl, TensorBoard events,
 /// pictures of the curves, and report.json with the held-out accuracy beside two baselines.
 #[derive(Debug, Parser)]

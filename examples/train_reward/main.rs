@@ -6,8 +6,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use example_tools::files::{open_text, output_folder};
-use example_tools::model_folder::{LoadedTokenizer, with_special_tokens};
+use example_tools::files::output_folder;
+use example_tools::model_folder::{LoadedTokenizer, config_of, with_special_tokens};
+use example_tools::record_file::open_records;
 use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
 use prefgrad::Gpu;
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
     );
     let tokenizer = tokenizer(&args)?;
     let config = config(&args, &*tokenizer)?;
-    let parts = read_parts(&args, &*tokenizer, &config)?;
+    let parts = read_parts(&args, &tokenizer, &config)?;
     let mut trainer = trainer(&gpu, &args, &config, &parts)?;
     println!(
         "model      {} parameters: {} layers, width {}, {} heads, context {}, vocabulary {}",
@@ -100,41 +101,35 @@ fn tokenizer(args: &Args) -> Result<LoadedTokenizer> {
 }
 
 fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
-    let config = match &args.init {
-        Some(folder) => ModelConfig::read(folder)?,
-        None => Gpt2Config {
-            vocab_size: tokenizer.vocab_size(),
-            n_positions: args.context,
-            n_embd: args.width,
-            n_layer: args.layers,
-            n_head: args.heads,
-            n_inner: None,
-            layer_norm_epsilon: 1e-5,
-            eos_token_id: None,
-            pad_token_id: None,
-            tie_word_embeddings: true,
-        }
-        .into(),
-    };
-    let config = with_special_tokens(config, tokenizer);
-    if tokenizer.vocab_size() > config.vocab_size {
-        bail!(
-            "the tokenizer knows {} tokens, the model {}: pass the --tokenizer that belongs to it",
-            tokenizer.vocab_size(),
-            config.vocab_size
-        );
+    if let Some(folder) = &args.init {
+        return config_of(folder, tokenizer);
     }
+    let config: ModelConfig = Gpt2Config {
+        vocab_size: tokenizer.vocab_size(),
+        n_positions: args.context,
+        n_embd: args.width,
+        n_layer: args.layers,
+        n_head: args.heads,
+        n_inner: None,
+        layer_norm_epsilon: 1e-5,
+        eos_token_id: None,
+        pad_token_id: None,
+        tie_word_embeddings: true,
+    }
+    .into();
+    let config = with_special_tokens(config, tokenizer);
     config.validate("the model's options")?;
     Ok(config)
 }
 
-fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
+fn read(path: &Path, args: &Args, tokenizer: &LoadedTokenizer) -> Result<Vec<Record>> {
     let place = path.display().to_string();
     let options = ReadOptions {
-        strict,
+        strict: args.strict,
+        template: tokenizer.template(),
         ..ReadOptions::default()
     };
-    let read = read_records(open_text(path)?, &place, options)?;
+    let read = read_records(open_records(path)?, &place, options)?;
     println!(
         "data       {place}: {} records of {} lines",
         read.records.len(),
@@ -144,14 +139,14 @@ fn read(path: &Path, strict: bool) -> Result<Vec<Record>> {
     Ok(read.records)
 }
 
-fn read_parts(args: &Args, tokenizer: &dyn Tokenizer, config: &ModelConfig) -> Result<Parts> {
-    let all = read(&args.data, args.strict)?;
+fn read_parts(args: &Args, tokenizer: &LoadedTokenizer, config: &ModelConfig) -> Result<Parts> {
+    let all = read(&args.data, args, tokenizer)?;
     let (rest, held_out) = match &args.eval {
-        Some(path) => (all, read(path, args.strict)?),
+        Some(path) => (all, read(path, args, tokenizer)?),
         None => split(all, args.held_out, args.seed)?,
     };
     let (train, validation) = split(rest, args.held_out, args.seed.wrapping_add(1))?;
-    let tokens = |records: &[Record]| tokens(args, tokenizer, config, records);
+    let tokens = |records: &[Record]| tokens(args, &**tokenizer, config, records);
     let parts = Parts {
         train_tokens: tokens(&train)?,
         validation_tokens: tokens(&validation)?,

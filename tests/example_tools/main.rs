@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod baselines;
+mod chat;
 mod files;
 mod metrics;
 mod pictures;
 mod progress;
 mod prompts;
+mod records;
 mod statistics;
 mod tokenizer;
 

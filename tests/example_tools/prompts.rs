@@ -7,7 +7,7 @@ fn read(lines: &[&str]) -> PromptFile {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.jsonl");
     std::fs::write(&path, lines.join("\n")).unwrap();
-    PromptFile::read(&path).unwrap()
+    PromptFile::read(&path, None).unwrap()
 }
 
 fn bytes(text: &str) -> Vec<u32> {
@@ -34,7 +34,7 @@ fn a_prompt_ends_where_its_answers_begin() {
         bytes("One: "),
         bytes("Two: "),
         bytes("\n\nHuman: a\n\nAssistant:"),
-        bytes("\n\nHuman: Hi"),
+        bytes("\n\nHuman: Hi\n\nAssistant:"),
     ];
     assert_eq!(prompts.tokens, expected);
     assert_eq!(prompts.without, [6]);
