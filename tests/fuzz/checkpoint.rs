@@ -89,8 +89,8 @@ fn read_config(bytes: &[u8]) {
     let Ok(config) = ModelConfig::from_json(&json, "config.json") else {
         return;
     };
-    assert!(config.n_embd > 0 && config.n_embd.is_multiple_of(config.n_head));
-    if config.n_layer < 4 {
+    assert!(config.num_attention_heads.is_multiple_of(config.num_key_value_heads));
+    if config.num_hidden_layers < 4 {
         model_parameters(&config, &[Head::Score, Head::Language, Head::Value]);
     }
 }
@@ -102,6 +102,7 @@ fn read(files: &WeightFiles, alone: Option<&[u8]>) {
             shape: shape.to_vec(),
             decay: true,
             init: Init::Zeros,
+            stack: None,
         }
     });
     if let Ok(assigned) = files.assign(&specs) {
