@@ -16,7 +16,7 @@ use prefgrad::model::{
 };
 use serde_json::json;
 
-/// Answers prompts with a GPT-2 language model, on any GPU.
+/// Answers prompts with a language model, on any GPU.
 ///
 /// Prints each answer with its log-probability under the model (at the temperature it was sampled
 /// with), its tokens, and whether it ended by itself or was cut at the limit. The same seed gives

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// [...]}, or {"line": n, "responses": [[...], ...]} for a list of responses, or {"line": n,
 /// "error": "..."} where a line cannot be used. Each list holds one number a token, in nats, the
 /// end-of-text token included; its sum is the log-probability of the whole answer, what DPO
-/// compares with a reference. Numbers equal those of `transformers`' GPT2LMHeadModel.
+/// compares with a reference. Numbers equal those of the model's class in `transformers`.
 ///
 /// Prompt and answer are tokenised as one text. A token that merges the prompt's end with the
 /// answer's beginning belongs to the answer, and the prompt is what all answers of the line still

@@ -17,7 +17,7 @@ use serde_json::json;
 ///
 /// Writes one line for each line of --data that is not blank: {"chosen": r, "rejected": r}, or
 /// {"rewards": [...]} for a list of responses, or {"error": "..."} where a line cannot be used.
-/// Rewards equal those of `transformers`' GPT2ForSequenceClassification.
+/// Rewards equal those of the model's class in `transformers`.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {

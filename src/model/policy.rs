@@ -27,7 +27,7 @@ impl Default for PolicyOptions {
     }
 }
 
-/// A GPT-2 language model with its batch tensors. It records forward and backward passes around
+/// A language model with its batch tensors. It records forward and backward passes around
 /// whatever loss a trainer puts between them.
 pub struct Policy {
     gpu: Gpu,

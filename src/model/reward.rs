@@ -20,7 +20,7 @@ pub const METRIC_SLOTS: usize = 256;
 /// Memory of the logits of language pretraining.
 const LOGITS_BYTES: u64 = 64 << 20;
 
-/// A GPT-2 reward model with its batch tensors and recorded plans.
+/// A reward model with its batch tensors and recorded plans.
 pub struct RewardModel {
     gpu: Gpu,
     config: ModelConfig,
