@@ -16,8 +16,9 @@ use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeSc
 use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for};
 use prefgrad::{Gpu, MemoryPlan};
 
-/// Updates whose median counts.
+/// Updates whose median counts, unless they take longer than `ENOUGH`.
 const UPDATES: usize = 5;
+const ENOUGH: Duration = Duration::from_secs(60);
 const ONLY: &str = "PREFGRAD_STEP";
 
 /// A step to measure: `pairs` of two texts of `tokens` tokens, the first half of them shared.
@@ -182,8 +183,9 @@ impl Step {
         }
     }
 
-    /// Something that makes one update whenever it is called.
-    fn trainer(&self, gpu: &Gpu) -> Result<Box<dyn FnMut() -> Result<()>>> {
+    /// Something that makes one update whenever it is called; not `ready` where memory is only
+    /// being planned and nothing can be computed.
+    fn trainer(&self, gpu: &Gpu, ready: bool) -> Result<Box<dyn FnMut() -> Result<()>>> {
         let config = (self.config)();
         let records = self.records(config.vocab_size);
         match self.loss {
@@ -217,7 +219,7 @@ impl Step {
                     ..DpoOptions::default()
                 };
                 let mut trainer = DpoTrainer::new(gpu, &config, options, &records, &records)?;
-                if !records.is_empty() {
+                if ready {
                     trainer.prepare()?;
                 }
                 Ok(Box::new(move || {
@@ -231,18 +233,15 @@ impl Step {
     /// Prints the figures as a line of fields, for the process that gathers them.
     fn measure(&self) -> Result<()> {
         let gpu = Gpu::new()?;
-        let plan = MemoryPlan::of(&gpu, |gpu| match self.loss {
-            Loss::Reward => self.trainer(gpu).map(drop),
-            // Preparing needs the device's answers.
-            Loss::Dpo => Ok(()),
-        })?;
-        let mut update = self.trainer(&gpu)?;
+        let plan = MemoryPlan::of(&gpu, |gpu| self.trainer(gpu, false).map(drop))?;
+        let mut update = self.trainer(&gpu, true)?;
         let begun = Instant::now();
         update()?;
         let first = begun.elapsed();
         let mut walls = Vec::new();
         let mut cpus = Vec::new();
-        for _ in 0..UPDATES {
+        let started = Instant::now();
+        while walls.len() < UPDATES && (walls.is_empty() || started.elapsed() < ENOUGH) {
             let (begun, used) = (Instant::now(), cpu_time());
             update()?;
             walls.push(begun.elapsed());

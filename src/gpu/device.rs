@@ -94,6 +94,16 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The machine's memory, where the system says.
+fn machine_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 const NO_ADAPTER_HINT: &str = if cfg!(target_os = "linux") {
     "Install a Vulkan driver: for a GPU the vendor's own or Mesa's, without one the software driver \
      (Debian, Ubuntu: apt-get install libvulkan1 mesa-vulkan-drivers; Fedora: dnf install \
@@ -222,9 +232,12 @@ impl Gpu {
         }
     }
 
-    /// The device's own memory in bytes, where the system says: the largest heap that Vulkan
-    /// lists. A software driver's is the machine's.
+    /// The device's own memory in bytes, where the system says: the largest heap that Vulkan lists.
+    /// A software driver's heap is a made-up number; its memory is the machine's.
     pub fn memory_bytes(&self) -> Option<u64> {
+        if self.info().device_type == wgpu::DeviceType::Cpu {
+            return machine_memory_bytes();
+        }
         #[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
         {
             // SAFETY: the handles are only read, while `device` keeps them alive.
