@@ -256,7 +256,9 @@ impl Difference {
         };
         for (update, (a, b)) in (1..).zip(ours.iter().zip(theirs)) {
             let difference = (a - b).abs() / b.abs().max(1.0);
-            if found.largest.is_finite() && !(difference <= found.largest) {
+            // What is not a number stays the largest.
+            let larger = difference > found.largest || difference.is_nan();
+            if found.largest.is_finite() && larger {
                 found = Self {
                     largest: difference,
                     update,

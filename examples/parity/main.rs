@@ -52,7 +52,7 @@ fn main() -> Result<ExitCode> {
             )?;
         }
     }
-    let over = !(worst <= args.bound);
+    let over = worst > args.bound || worst.is_nan();
     let relation = if over { "over" } else { "within" };
     println!(
         "the largest difference from TRL is {worst:.1e}, {relation} {:.0e}",

@@ -25,7 +25,7 @@ const NAMES: [&str; 3] = [
 impl Save {
     /// Runs the first steps; five are all of them.
     fn run(self, folder: &Path, steps: usize) {
-        let values = vec![self.value; 16];
+        let values = [self.value; 16];
         let tensor = |name: &str| SavedTensor {
             entry: TensorEntry {
                 name: name.into(),
