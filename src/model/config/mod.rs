@@ -182,6 +182,13 @@ impl ModelConfig {
             ));
         }
         let head = self.head_dim;
+        let width = self.hidden_size;
+        if self.family == Family::Gpt2 && (head * heads != width || shared != heads) {
+            return Err(format!(
+                "hidden_size (n_embd) {width} is not num_attention_heads (n_head) {heads} times a \
+                 whole head_dim, each with keys and values of its own"
+            ));
+        }
         if head == 0 || head > MAX_HEAD_DIM || !head.is_multiple_of(4) {
             return Err(format!(
                 "a head is {head} wide: it must be a multiple of 4, at most {MAX_HEAD_DIM}"
