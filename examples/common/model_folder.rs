@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use prefgrad::data::{ByteTokenizer, ChatTemplate, Message, Tokenizer, Turns};
-use prefgrad::model::{ModelConfig, Policy, load_weights, save_language_model};
+use prefgrad::model::{Gpt2Config, ModelConfig, Policy, load_weights, save_language_model};
 use serde_json::Value;
 
 use crate::chat_template::JinjaTemplate;
@@ -219,6 +219,34 @@ pub fn read_config(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConf
 pub fn config_of(folder: &Path, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
     let config = with_special_tokens(read_config(folder, tokenizer)?, tokenizer);
     config.validate("the model's configuration")?;
+    Ok(config)
+}
+
+/// The configuration of a new GPT-2 that reads this tokenizer's tokens.
+///
+/// # Errors
+///
+/// As [`ModelConfig::validate`].
+pub fn new_gpt2(
+    tokenizer: &dyn Tokenizer,
+    context: usize,
+    (layers, width, heads): (usize, usize, usize),
+) -> Result<ModelConfig> {
+    let config: ModelConfig = Gpt2Config {
+        vocab_size: tokenizer.vocab_size(),
+        n_positions: context,
+        n_embd: width,
+        n_layer: layers,
+        n_head: heads,
+        n_inner: None,
+        layer_norm_epsilon: 1e-5,
+        eos_token_id: None,
+        pad_token_id: None,
+        tie_word_embeddings: true,
+    }
+    .into();
+    let config = with_special_tokens(config, tokenizer);
+    config.validate("the model's options")?;
     Ok(config)
 }
 

@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use clap::Parser;
 use example_tools::files::output_folder;
-use example_tools::model_folder::{LoadedTokenizer, config_of, with_special_tokens};
+use example_tools::model_folder::{LoadedTokenizer, config_of, new_gpt2};
 use example_tools::policy::Limits;
 use example_tools::rewards::RewardJudge;
 use example_tools::samples::{Judged, Sampler, show_samples, write_samples};
 use example_tools::training::interrupt_flag_saying;
 use prefgrad::Gpu;
 use prefgrad::data::{Skipped, Tokenizer};
-use prefgrad::model::{GenerateOptions, Gpt2Config, ModelConfig, Policy, SamplingOptions};
+use prefgrad::model::{GenerateOptions, ModelConfig, Policy, SamplingOptions};
 use prefgrad::train::Reward;
 
 use args::Args;
@@ -197,22 +197,9 @@ fn draw(sampler: &mut Option<Sampler>, judge: &mut Option<RewardJudge>) -> Resul
 }
 
 fn new_config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
-    let config: ModelConfig = Gpt2Config {
-        vocab_size: tokenizer.vocab_size(),
-        n_positions: args.context.unwrap_or(256),
-        n_embd: args.width.unwrap_or(128),
-        n_layer: args.layers.unwrap_or(2),
-        n_head: args.heads.unwrap_or(4),
-        n_inner: None,
-        layer_norm_epsilon: 1e-5,
-        eos_token_id: None,
-        pad_token_id: None,
-        tie_word_embeddings: true,
-    }
-    .into();
-    let config = with_special_tokens(config, tokenizer);
-    config.validate("the model's options")?;
-    Ok(config)
+    let (layers, width) = (args.layers.unwrap_or(2), args.width.unwrap_or(128));
+    let shape = (layers, width, args.heads.unwrap_or(4));
+    new_gpt2(tokenizer, args.context.unwrap_or(256), shape)
 }
 
 /// Lists the lines that cannot be used: the first few with their reason.

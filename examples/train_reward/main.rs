@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use example_tools::files::output_folder;
 use example_tools::memory::plan_memory;
-use example_tools::model_folder::{LoadedTokenizer, config_of, new_config_of, with_special_tokens};
+use example_tools::model_folder::{LoadedTokenizer, config_of, new_config_of, new_gpt2};
 use example_tools::record_file::open_records;
 use example_tools::report::Report;
 use example_tools::training::{Outcome, interrupt_flag, train};
@@ -17,7 +17,7 @@ use prefgrad::data::{
     Boundary, ReadOptions, Record, Skipped, TokenRecord, TokeniseOptions, Tokenizer, read_records,
     split_by_prompt, tokenise,
 };
-use prefgrad::model::{Gpt2Config, ModelConfig, load_weights, save_reward_model};
+use prefgrad::model::{ModelConfig, load_weights, save_reward_model};
 use prefgrad::train::{RewardTrainer, checkpoint, score_records};
 
 use args::Args;
@@ -111,22 +111,8 @@ fn config(args: &Args, tokenizer: &dyn Tokenizer) -> Result<ModelConfig> {
     if let Some(file) = &args.config {
         return new_config_of(file, tokenizer);
     }
-    let config: ModelConfig = Gpt2Config {
-        vocab_size: tokenizer.vocab_size(),
-        n_positions: args.context,
-        n_embd: args.width,
-        n_layer: args.layers,
-        n_head: args.heads,
-        n_inner: None,
-        layer_norm_epsilon: 1e-5,
-        eos_token_id: None,
-        pad_token_id: None,
-        tie_word_embeddings: true,
-    }
-    .into();
-    let config = with_special_tokens(config, tokenizer);
-    config.validate("the model's options")?;
-    Ok(config)
+    let shape = (args.layers, args.width, args.heads);
+    new_gpt2(tokenizer, args.context, shape)
 }
 
 fn read(path: &Path, args: &Args, tokenizer: &LoadedTokenizer) -> Result<Vec<Record>> {

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::check::Trial;
 use crate::data::batch::Counts;
 use crate::gpu::{Element, Gpu, Tensor};
+use crate::kernels::{Count, Size};
 
 /// What outputs hold before a plan that must leave some of them alone.
 const UNTOUCHED: f32 = 9.0;
@@ -15,6 +16,19 @@ pub(super) fn wide(values: &[f32]) -> Vec<f64> {
 /// Values as `f32` has them: inputs of both the kernel and its reference.
 pub(super) fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
+}
+
+/// A size of `capacity`, of which `count` says how much is live unless all is.
+pub(super) fn live_unless(all: bool, capacity: usize, count: Count) -> Size {
+    match all {
+        true => Size::fixed(capacity),
+        false => Size::live(capacity, count),
+    }
+}
+
+/// A size of `rows` packed tokens, of which `live` are live.
+pub(super) fn token_rows(rows: usize, live: usize) -> Size {
+    live_unless(live == rows, rows, Count::Tokens)
 }
 
 /// The counts of a batch of `tokens` packed tokens.

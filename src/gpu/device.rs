@@ -226,9 +226,9 @@ impl Gpu {
     }
 
     /// Takes note of a tensor, where tensors are counted.
-    pub(super) fn count(&self, label: &str, bytes: u64) {
+    pub(super) fn count(&self, bytes: u64) {
         if let Some(ledger) = &self.ledger {
-            ledger.count(label, self.purpose, bytes);
+            ledger.count(self.purpose, bytes);
         }
     }
 

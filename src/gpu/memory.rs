@@ -53,12 +53,8 @@ impl MemoryUse {
 pub(super) struct Ledger(Arc<Mutex<MemoryPlan>>);
 
 impl Ledger {
-    pub fn count(&self, label: &str, purpose: MemoryUse, bytes: u64) {
-        let mut plan = lock(&self.0);
-        plan.bytes[purpose as usize] += bytes;
-        if bytes > plan.largest.1 {
-            plan.largest = (label.into(), bytes);
-        }
+    pub fn count(&self, purpose: MemoryUse, bytes: u64) {
+        lock(&self.0).bytes[purpose as usize] += bytes;
     }
 }
 
@@ -70,7 +66,6 @@ impl Ledger {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     bytes: [u64; MemoryUse::ALL.len()],
-    largest: (String, u64),
 }
 
 impl MemoryPlan {
@@ -98,11 +93,6 @@ impl MemoryPlan {
     /// The bytes of all uses.
     pub fn total(&self) -> u64 {
         self.bytes.iter().sum()
-    }
-
-    /// Label and bytes of the largest tensor.
-    pub fn largest(&self) -> (&str, u64) {
-        (&self.largest.0, self.largest.1)
     }
 
     /// Refuses a plan that exceeds the device's memory, as far as that is known, or `budget`

@@ -91,7 +91,7 @@ impl Tensor {
             });
         }
         let bytes = bytes.next_multiple_of(16);
-        gpu.count(label, bytes);
+        gpu.count(bytes);
         let allocated = match gpu.counts_only() {
             true => MIN_BYTES,
             false => bytes,

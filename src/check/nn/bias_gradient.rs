@@ -1,13 +1,12 @@
 //! Cases of `nn.bias_gradient`.
 
 use crate::Result;
-use crate::check::support::{token_counts, wide};
+use crate::check::support::{token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::nn::bias_gradient::{
     BiasGradientIo, bias_gradient, bias_gradient_partials_len,
 };
-use crate::kernels::{Count, Size};
 use crate::reference::reduce::sum;
 
 const BOUND: f64 = 1e-5;
@@ -54,12 +53,7 @@ fn build(gpu: &Gpu, rows: usize, live: usize, columns: usize) -> Result<Trial> {
         partials: &trial.overwritten("partials", &[scratch])?,
         counts: Some(&token_counts(gpu, live)?),
     };
-    let size = if live == rows {
-        Size::fixed(rows)
-    } else {
-        Size::live(rows, Count::Tokens)
-    };
-    bias_gradient(&mut trial.plan, &io, size, columns)?;
+    bias_gradient(&mut trial.plan, &io, token_rows(rows, live), columns)?;
     let dy = wide(&dy[..live * columns]);
     let expected = (0..columns)
         .map(|n| {

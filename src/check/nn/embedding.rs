@@ -1,7 +1,7 @@
 //! Cases of `nn.embedding`.
 
 use crate::Result;
-use crate::check::support::{expect_start, partly_written, wide};
+use crate::check::support::{expect_start, live_unless, partly_written, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::data::batch::{Counts, RowList};
 use crate::gpu::{Gpu, Tensor};
@@ -143,11 +143,7 @@ impl Spec {
     }
 
     fn size(self, capacity: usize, field: Count) -> Size {
-        if self.live == self.rows {
-            Size::fixed(capacity)
-        } else {
-            Size::live(capacity, field)
-        }
+        live_unless(self.live == self.rows, capacity, field)
     }
 
     fn windows(self, gpu: &Gpu) -> Result<Vec<Window>> {

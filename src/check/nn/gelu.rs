@@ -1,11 +1,10 @@
 //! Cases of `nn.gelu`.
 
 use crate::Result;
-use crate::check::support::{expect_start, partly_written, token_counts, wide};
+use crate::check::support::{expect_start, partly_written, token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::nn::gelu::{GeluBackwardIo, GeluIo, gelu_backward, gelu_forward};
-use crate::kernels::{Count, Size};
 use crate::reference::nn::gelu as reference;
 
 const BOUND: f64 = 1e-5;
@@ -68,14 +67,6 @@ fn both(spec: Spec, purpose: Purpose) -> [Case; 2] {
     ]
 }
 
-fn size(spec: Spec) -> Size {
-    if spec.live == spec.rows {
-        Size::fixed(spec.rows)
-    } else {
-        Size::live(spec.rows, Count::Tokens)
-    }
-}
-
 fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
     let shape = [spec.rows, spec.columns];
     let x = values(1, spec.rows * spec.columns, spec.scale);
@@ -85,7 +76,7 @@ fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         y: &partly_written(&mut trial, "y", &shape)?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    gelu_forward(&mut trial.plan, &io, size(spec))?;
+    gelu_forward(&mut trial.plan, &io, token_rows(spec.rows, spec.live))?;
     let x = wide(&x[..spec.live * spec.columns]);
     let expected = reference::gelu_forward(&x, reference::Gelu::Tanh);
     expect_start(&mut trial, io.y, expected, BOUND)?;
@@ -103,7 +94,7 @@ fn build_backward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         dx: &partly_written(&mut trial, "dx", &shape)?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    gelu_backward(&mut trial.plan, &io, size(spec))?;
+    gelu_backward(&mut trial.plan, &io, token_rows(spec.rows, spec.live))?;
     let live = spec.live * spec.columns;
     let (x, dy) = (wide(&x[..live]), wide(&dy[..live]));
     let expected = reference::gelu_backward(&x, &dy, reference::Gelu::Tanh);

@@ -1,6 +1,8 @@
 //! Cases of `nn.layer_norm`.
 
-use super::norm::{BOUND, EPS, Norm, Spec, add, inputs};
+use super::norm::{
+    BOUND, EPS, Norm, Spec, expect_added, expect_input_gradient, input_gradient, inputs,
+};
 use crate::Result;
 use crate::check::support::{expect_start, narrow, partly_written, token_counts, wide};
 use crate::check::{Case, Trial, values};
@@ -57,13 +59,9 @@ fn build_backward(gpu: &Gpu, spec: Spec, input: InputGradient) -> Result<Trial> 
     let weight = values(2, columns, 1.0);
     let forward = reference::layer_norm_forward(&wide(&x), &wide(&weight), &wide(&weight), 1e-5);
     let (mean, rstd) = (narrow(&forward.mean), narrow(&forward.rstd));
-    let dx_before = values(5, rows * columns, 2.0);
     let dweight_before = values(6, columns, 2.0);
     let dbias_before = values(7, columns, 2.0);
-    let dx = match input {
-        InputGradient::Overwrite => partly_written(&mut trial, "dx", &[rows, columns])?,
-        InputGradient::Add => trial.output("dx", &[rows, columns], &dx_before)?,
-    };
+    let dx = input_gradient(&mut trial, spec, input)?;
     let scratch = layer_norm_partials_len(rows, columns);
     let io = LayerNormBackwardIo {
         x: &trial.input("x", &[rows, columns], &x)?,
@@ -85,21 +83,12 @@ fn build_backward(gpu: &Gpu, spec: Spec, input: InputGradient) -> Result<Trial> 
         &wide(&rstd),
         &wide(&dy)[..spec.live * columns],
     );
-    match input {
-        InputGradient::Overwrite => expect_start(&mut trial, &dx, expected.dx, BOUND)?,
-        InputGradient::Add => {
-            let mut expected_dx = wide(&dx_before);
-            add(&mut expected_dx, &expected.dx);
-            trial.expect(&dx, expected_dx, BOUND);
-        }
-    }
+    expect_input_gradient(&mut trial, &dx, expected.dx, (spec, input))?;
     for (tensor, before, gradient) in [
         (io.dweight, dweight_before, expected.dweight),
         (io.dbias, dbias_before, expected.dbias),
     ] {
-        let mut after = wide(&before);
-        add(&mut after, &gradient);
-        trial.expect(tensor, after, BOUND);
+        expect_added(&mut trial, tensor, &before, &gradient);
     }
     Ok(trial)
 }

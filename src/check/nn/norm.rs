@@ -1,10 +1,11 @@
 //! What the cases of LayerNorm and RMSNorm share.
 
 use crate::Result;
+use crate::check::support::{expect_start, partly_written, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Tensor};
+use crate::kernels::Size;
 use crate::kernels::nn::InputGradient;
-use crate::kernels::{Count, Size};
 
 pub(super) const BOUND: f64 = 1e-5;
 pub(super) const EPS: f32 = 1e-5;
@@ -33,11 +34,7 @@ pub(super) struct Spec {
 impl Spec {
     /// The rows, live where they are not all.
     pub fn size(&self) -> Size {
-        if self.live == self.rows {
-            Size::fixed(self.rows)
-        } else {
-            Size::live(self.rows, Count::Tokens)
-        }
+        token_rows(self.rows, self.live)
     }
 }
 
@@ -147,8 +144,45 @@ pub(super) fn inputs(spec: Spec) -> Vec<f32> {
     }
 }
 
-pub(super) fn add(sum: &mut [f64], addend: &[f64]) {
-    for (sum, addend) in sum.iter_mut().zip(addend) {
-        *sum += addend;
+/// What dx holds before a backward pass that adds to it.
+fn dx_before(spec: Spec) -> Vec<f32> {
+    values(5, spec.rows * spec.columns, 2.0)
+}
+
+/// The tensor dx of a backward pass.
+pub(super) fn input_gradient(
+    trial: &mut Trial,
+    spec: Spec,
+    input: InputGradient,
+) -> Result<Tensor> {
+    let shape = [spec.rows, spec.columns];
+    match input {
+        InputGradient::Overwrite => partly_written(trial, "dx", &shape),
+        InputGradient::Add => trial.output("dx", &shape, &dx_before(spec)),
     }
+}
+
+/// Expects the gradient of the live rows in the tensor of [`input_gradient`].
+pub(super) fn expect_input_gradient(
+    trial: &mut Trial,
+    dx: &Tensor,
+    gradient: Vec<f64>,
+    (spec, input): (Spec, InputGradient),
+) -> Result<()> {
+    match input {
+        InputGradient::Overwrite => expect_start(trial, dx, gradient, BOUND),
+        InputGradient::Add => {
+            expect_added(trial, dx, &dx_before(spec), &gradient);
+            Ok(())
+        }
+    }
+}
+
+/// Expects a gradient added to what its tensor held before.
+pub(super) fn expect_added(trial: &mut Trial, tensor: &Tensor, before: &[f32], gradient: &[f64]) {
+    let mut after = wide(before);
+    for (after, gradient) in after.iter_mut().zip(gradient) {
+        *after += gradient;
+    }
+    trial.expect(tensor, after, BOUND);
 }

@@ -1,8 +1,8 @@
 //! Cases of `nn.qk_norm`.
 
-use super::norm::{BOUND, EPS, add};
+use super::norm::{BOUND, EPS, expect_added};
 use crate::Result;
-use crate::check::support::{expect_start, partly_written, token_counts, wide};
+use crate::check::support::{expect_start, partly_written, token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::nn::attention::Heads;
@@ -10,7 +10,6 @@ use crate::kernels::nn::qk_norm::{
     QkNormBackwardIo, QkNormIo, QkNormSizes, qk_norm_backward, qk_norm_forward,
     qk_norm_partials_len,
 };
-use crate::kernels::{Count, Size};
 use crate::reference::nn::attention as reference_attention;
 use crate::reference::nn::qk_norm as reference;
 
@@ -125,11 +124,7 @@ fn incoming(spec: Spec) -> Vec<f32> {
 
 fn sizes(spec: Spec) -> QkNormSizes {
     QkNormSizes {
-        rows: if spec.live == spec.rows {
-            Size::fixed(spec.rows)
-        } else {
-            Size::live(spec.rows, Count::Tokens)
-        },
+        rows: token_rows(spec.rows, spec.live),
         heads: spec.heads,
         eps: EPS,
     }
@@ -203,9 +198,7 @@ fn build_backward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         (io.dquery_weight, dquery_before, expected.dquery_weight),
         (io.dkey_weight, dkey_before, expected.dkey_weight),
     ] {
-        let mut after = wide(&before);
-        add(&mut after, &gradient);
-        trial.expect(tensor, after, BOUND);
+        expect_added(&mut trial, tensor, &before, &gradient);
     }
     Ok(trial)
 }

@@ -1,6 +1,8 @@
 //! Cases of `nn.rms_norm`.
 
-use super::norm::{BOUND, EPS, Norm, Spec, add, inputs};
+use super::norm::{
+    BOUND, EPS, Norm, Spec, expect_added, expect_input_gradient, input_gradient, inputs,
+};
 use crate::Result;
 use crate::check::support::{expect_start, narrow, partly_written, token_counts, wide};
 use crate::check::{Case, Trial, values};
@@ -60,12 +62,8 @@ fn build_backward(gpu: &Gpu, spec: Spec, input: InputGradient) -> Result<Trial> 
     let weight = values(2, columns, 1.0);
     let forward = reference::rms_norm_forward(&wide(&x), &wide(&weight), eps(spec).into());
     let rstd = narrow(&forward.rstd);
-    let dx_before = values(5, rows * columns, 2.0);
     let dweight_before = values(6, columns, 2.0);
-    let dx = match input {
-        InputGradient::Overwrite => partly_written(&mut trial, "dx", &[rows, columns])?,
-        InputGradient::Add => trial.output("dx", &[rows, columns], &dx_before)?,
-    };
+    let dx = input_gradient(&mut trial, spec, input)?;
     let scratch = rms_norm_partials_len(rows, columns);
     let io = RmsNormBackwardIo {
         x: &trial.input("x", &[rows, columns], &x)?,
@@ -84,16 +82,7 @@ fn build_backward(gpu: &Gpu, spec: Spec, input: InputGradient) -> Result<Trial> 
         &wide(&rstd),
         &wide(&dy)[..spec.live * columns],
     );
-    match input {
-        InputGradient::Overwrite => expect_start(&mut trial, &dx, expected.dx, BOUND)?,
-        InputGradient::Add => {
-            let mut expected_dx = wide(&dx_before);
-            add(&mut expected_dx, &expected.dx);
-            trial.expect(&dx, expected_dx, BOUND);
-        }
-    }
-    let mut dweight = wide(&dweight_before);
-    add(&mut dweight, &expected.dweight);
-    trial.expect(io.dweight, dweight, BOUND);
+    expect_input_gradient(&mut trial, &dx, expected.dx, (spec, input))?;
+    expect_added(&mut trial, io.dweight, &dweight_before, &expected.dweight);
     Ok(trial)
 }

@@ -1,12 +1,11 @@
 //! Cases of `nn.rope`.
 
 use crate::Result;
-use crate::check::support::{token_counts, wide};
+use crate::check::support::{token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::{Gpu, Tensor};
 use crate::kernels::nn::attention::Heads;
 use crate::kernels::nn::rope::{RopeIo, RopeSizes, Turn, rope, rope_table};
-use crate::kernels::{Count, Size};
 use crate::reference::nn::attention::Heads as ReferenceHeads;
 use crate::reference::nn::rope as reference;
 
@@ -134,11 +133,7 @@ fn build(gpu: &Gpu, spec: Spec, turn: Turn) -> Result<Trial> {
         table: &trial.input("table", &[table.len() / width, width], &table)?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    let rows = if spec.live == spec.rows {
-        Size::fixed(spec.rows)
-    } else {
-        Size::live(spec.rows, Count::Tokens)
-    };
+    let rows = token_rows(spec.rows, spec.live);
     rope(&mut trial.plan, &io, &RopeSizes { rows, heads }, turn)?;
     let live = spec.live * heads.qkv_width();
     let twin = match turn {

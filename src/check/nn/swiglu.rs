@@ -1,11 +1,10 @@
 //! Cases of `nn.swiglu`.
 
 use crate::Result;
-use crate::check::support::{expect_start, partly_written, token_counts, wide};
+use crate::check::support::{expect_start, partly_written, token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::nn::swiglu::{SwigluBackwardIo, SwigluIo, swiglu_backward, swiglu_forward};
-use crate::kernels::{Count, Size};
 use crate::reference::nn::swiglu as reference;
 
 const BOUND: f64 = 1e-5;
@@ -71,14 +70,6 @@ fn both(spec: Spec, purpose: Purpose) -> [Case; 2] {
 }
 
 impl Spec {
-    fn size(self) -> Size {
-        if self.live == self.rows {
-            Size::fixed(self.rows)
-        } else {
-            Size::live(self.rows, Count::Tokens)
-        }
-    }
-
     /// Gates up to `scale`, and ordinary numbers for them to let through.
     fn gate_up(self) -> Vec<f32> {
         let count = self.rows * self.columns;
@@ -97,7 +88,7 @@ fn build_forward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         y: &partly_written(&mut trial, "y", &[rows, columns])?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    swiglu_forward(&mut trial.plan, &io, spec.size())?;
+    swiglu_forward(&mut trial.plan, &io, token_rows(spec.rows, spec.live))?;
     let gate_up = wide(&gate_up[..spec.live * 2 * columns]);
     let expected = reference::swiglu_forward(&gate_up, columns);
     expect_start(&mut trial, io.y, expected, BOUND)?;
@@ -115,7 +106,7 @@ fn build_backward(gpu: &Gpu, spec: Spec) -> Result<Trial> {
         dgate_up: &partly_written(&mut trial, "dgate_up", &[rows, 2 * columns])?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    swiglu_backward(&mut trial.plan, &io, spec.size())?;
+    swiglu_backward(&mut trial.plan, &io, token_rows(spec.rows, spec.live))?;
     let live = spec.live * columns;
     let (gate_up, dy) = (wide(&gate_up[..2 * live]), wide(&dy[..live]));
     let expected = reference::swiglu_backward(&gate_up, &dy, columns);

@@ -1,11 +1,10 @@
 //! Cases of `reduce.statistic`.
 
 use crate::Result;
-use crate::check::support::{token_counts, wide};
+use crate::check::support::{token_counts, token_rows, wide};
 use crate::check::{Case, Purpose, Trial, values};
 use crate::gpu::Gpu;
 use crate::kernels::reduce::statistic::{Statistic, StatisticIo, statistic};
-use crate::kernels::{Count, Size};
 use crate::reference::reduce as reference;
 
 const BOUND: f64 = 1e-5;
@@ -125,11 +124,7 @@ fn build(gpu: &Gpu, spec: Spec, which: Statistic) -> Result<Trial> {
         partials: &trial.overwritten("partials", &[which.partials_len(len)])?,
         counts: Some(&token_counts(gpu, spec.live)?),
     };
-    let rows = if spec.live == spec.rows {
-        Size::fixed(spec.rows)
-    } else {
-        Size::live(spec.rows, Count::Tokens)
-    };
+    let rows = token_rows(spec.rows, spec.live);
     statistic(&mut trial.plan, &io, which, rows)?;
     let x = wide(&x[..spec.live * spec.columns]);
     let expected = match which {

@@ -12,10 +12,8 @@ use serde_json::Value;
 
 use super::rope::Rope;
 use crate::files::io_error;
+use crate::kernels::nn::attention::{Heads, MAX_HEAD_WIDTH};
 use crate::{Error, Result};
-
-/// The widest head that attention takes.
-const MAX_HEAD_DIM: usize = crate::kernels::nn::attention::MAX_HEAD_WIDTH;
 
 /// Whose layers, names and `config.json` a model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,8 +127,8 @@ impl ModelConfig {
     }
 
     /// The heads of each layer's attention.
-    pub fn heads(&self) -> crate::kernels::nn::attention::Heads {
-        crate::kernels::nn::attention::Heads {
+    pub fn heads(&self) -> Heads {
+        Heads {
             query: self.num_attention_heads,
             key_value: self.num_key_value_heads,
             width: self.head_dim,
@@ -189,9 +187,9 @@ impl ModelConfig {
                  whole head_dim, each with keys and values of its own"
             ));
         }
-        if head == 0 || head > MAX_HEAD_DIM || !head.is_multiple_of(4) {
+        if head == 0 || head > MAX_HEAD_WIDTH || !head.is_multiple_of(4) {
             return Err(format!(
-                "a head is {head} wide: it must be a multiple of 4, at most {MAX_HEAD_DIM}"
+                "a head is {head} wide: it must be a multiple of 4, at most {MAX_HEAD_WIDTH}"
             ));
         }
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {

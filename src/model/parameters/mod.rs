@@ -223,18 +223,11 @@ impl Parameters {
                 detail: format!("{} values from {first} on, it has {len}", values.len()),
             });
         }
-        let (mut start, mut rest, mut next) = (0, values, first);
-        for slice in slices {
-            let end = start + slice.len;
-            let (now, later) = rest.split_at(end.saturating_sub(next).min(rest.len()));
-            if !now.is_empty() {
-                self.chunks[slice.chunk]
-                    .weights
-                    .window(name, slice.start + next - start, &[now.len()])?
-                    .write(gpu, now)?;
-            }
-            next += now.len();
-            (start, rest) = (end, later);
+        for (slice, values) in spread(slices, first, values) {
+            self.chunks[slice.chunk]
+                .weights
+                .window(name, slice.start, &[slice.len])?
+                .write(gpu, values)?;
         }
         Ok(())
     }
@@ -262,7 +255,7 @@ impl Parameters {
         Ok(())
     }
 
-    fn by_slice<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(&Slice, &'a [f32])>> {
+    fn by_slice<'a>(&self, name: &str, values: &'a [f32]) -> Result<Vec<(Slice, &'a [f32])>> {
         let slices = self.slices.get(name).ok_or_else(|| unknown(name))?;
         let expected: usize = slices.iter().map(|slice| slice.len).sum();
         if values.len() != expected {
@@ -271,15 +264,7 @@ impl Parameters {
                 detail: format!("{} values, the model has {expected}", values.len()),
             });
         }
-        let mut rest = values;
-        Ok(slices
-            .iter()
-            .map(|slice| {
-                let (now, later) = rest.split_at(slice.len);
-                rest = later;
-                (slice, now)
-            })
-            .collect())
+        Ok(spread(slices, 0, values))
     }
 
     /// Sets the whole of every chunk's weights, one `Vec` a chunk, as [`Parameters::read`] gave
@@ -403,6 +388,26 @@ impl Parameters {
     pub fn read_gradients(&self, gpu: &Gpu) -> Result<Vec<(&ParameterSpec, Vec<f32>)>> {
         Ok(self.split(&self.read(gpu, |chunk| &chunk.gradients)?))
     }
+}
+
+/// Which of the values from element `first` on go where.
+fn spread<'a>(slices: &[Slice], first: usize, values: &'a [f32]) -> Vec<(Slice, &'a [f32])> {
+    let (mut begin, mut next, mut rest) = (0, first, values);
+    let mut parts = Vec::with_capacity(slices.len());
+    for slice in slices {
+        let end = begin + slice.len;
+        let (now, later) = rest.split_at(end.saturating_sub(next).min(rest.len()));
+        if !now.is_empty() {
+            let part = Slice {
+                chunk: slice.chunk,
+                start: slice.start + next - begin,
+                len: now.len(),
+            };
+            parts.push((part, now));
+        }
+        (begin, next, rest) = (end, next + now.len(), later);
+    }
+    parts
 }
 
 fn unknown(name: &str) -> Error {

@@ -10,7 +10,7 @@ use crate::kernels::nn::qk_norm::{
 use crate::kernels::nn::rope::{RopeIo, RopeSizes, Turn, rope, rope_table};
 use crate::model::activations::Block;
 use crate::model::layers::NormPart;
-use crate::model::{ModelConfig, Parameters};
+use crate::model::{ModelConfig, Parameters, Window};
 
 /// The table of rotary positions, where a model has them.
 pub(super) fn rotary_table(gpu: &Gpu, config: &ModelConfig) -> Result<Option<Tensor>> {
@@ -63,6 +63,19 @@ impl Trunk {
         rope(plan, &io, &sizes, turn)
     }
 
+    /// The weights of the norms of query and key heads.
+    fn head_norms<'a>(
+        &self,
+        parameters: &'a Parameters,
+        layer: usize,
+    ) -> Result<(&'a Window, &'a Window)> {
+        let norm = |part| {
+            let name = self.config.family.norm(layer, part);
+            parameters.whole(&format!("{name}.weight"))
+        };
+        Ok((norm(NormPart::Query)?, norm(NormPart::Key)?))
+    }
+
     /// From the projections to what attention reads.
     pub(super) fn heads_forward(
         &self,
@@ -73,11 +86,11 @@ impl Trunk {
         positions: Positions<'_>,
     ) -> Result<()> {
         if let Some(projected) = &block.projected {
-            let name = |part| format!("{}.weight", self.config.family.norm(layer, part));
+            let (query, key) = self.head_norms(parameters, layer)?;
             let io = QkNormIo {
                 x: projected,
-                query_weight: &parameters.whole(&name(NormPart::Query))?.weight,
-                key_weight: &parameters.whole(&name(NormPart::Key))?.weight,
+                query_weight: &query.weight,
+                key_weight: &key.weight,
                 y: &block.qkv,
                 counts: Some(positions.counts),
             };
@@ -100,9 +113,7 @@ impl Trunk {
         let Some(projected) = &block.projected else {
             return Ok(());
         };
-        let name = |part| format!("{}.weight", self.config.family.norm(layer, part));
-        let query = parameters.whole(&name(NormPart::Query))?;
-        let key = parameters.whole(&name(NormPart::Key))?;
+        let (query, key) = self.head_norms(parameters, layer)?;
         let io = QkNormBackwardIo {
             x: projected,
             query_weight: &query.weight,

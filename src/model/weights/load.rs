@@ -115,11 +115,14 @@ impl WeightFiles {
     pub fn load(&self, gpu: &Gpu, parameters: &Parameters) -> Result<bool> {
         let specs = parameters.specs();
         let assigned = self.assign(specs)?;
-        let mut whole = true;
+        let whole = assigned.iter().all(Option::is_some);
+        // Where memory is only planned there is nothing to fill.
+        if gpu.counts_only() {
+            return Ok(whole);
+        }
         let mut waiting = 0;
         for (spec, tensor) in specs.iter().zip(assigned) {
             let Some(tensor) = tensor else {
-                whole = false;
                 continue;
             };
             tensor.pieces(|first, values| {
