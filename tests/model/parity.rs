@@ -47,6 +47,16 @@ fn fifty_updates_of_dpo_on_gpt2_equal_trl() {
 }
 
 #[test]
+fn fifty_updates_of_a_qwen2_reward_model_equal_trl() {
+    compare("reward_qwen2");
+}
+
+#[test]
+fn fifty_updates_of_dpo_on_qwen2_equal_trl() {
+    compare("dpo_qwen2");
+}
+
+#[test]
 fn a_difference_is_the_largest_and_never_overlooks_what_is_not_a_number() {
     let of = |ours: &[f64], theirs: &[f64]| Difference::of(ours, theirs);
     let found = of(&[1.0, 0.5, 12.0], &[1.0, 0.25, 10.0]);

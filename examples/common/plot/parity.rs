@@ -28,7 +28,7 @@ pub fn parity(path: &Path, curves: &ParityCurves) -> Result<()> {
         let updates = padded(both().map(|p| p.0), 0.0);
         let loss = Axis {
             label: "loss",
-            range: padded(both().map(|p| p.1), 0.08),
+            range: with_room(padded(both().map(|p| p.1), 0.08), 0.0, 0.25),
             format: plain,
         };
         let mut chart = axes(&upper, update_axis(&updates), loss)?;
@@ -51,9 +51,9 @@ fn draw_differences(area: &Area, updates: &Range<f64>, differences: &[Series]) -
     let lines: Vec<_> = differences.iter().map(in_millionths).collect();
     let difference = Axis {
         label: "difference, in 1e-6",
-        // The legend lies below the lines.
-        range: padded(lines.iter().flatten().map(|p| p.1), 0.35),
-        format: plain,
+        range: with_room(padded(lines.iter().flatten().map(|p| p.1), 0.1), 0.5, 0.0),
+        // A tick at zero is zero but for rounding.
+        format: |value| plain((1e6 * value).round() / 1e6),
     };
     let mut chart = axes(area, update_axis(updates), difference)?;
     let colours = [COLOURS[0], COLOURS[2], COLOURS[3]];
@@ -61,6 +61,12 @@ fn draw_differences(area: &Area, updates: &Range<f64>, differences: &[Series]) -
         named_line(&mut chart, series.name, line, colour)?;
     }
     legend(&mut chart, SeriesLabelPosition::LowerRight)
+}
+
+/// A range with shares of it added below and above, where a legend lies.
+fn with_room(range: Range<f64>, below: f64, above: f64) -> Range<f64> {
+    let height = range.end - range.start;
+    range.start - below * height..range.end + above * height
 }
 
 fn update_axis(updates: &Range<f64>) -> Axis<'static> {
