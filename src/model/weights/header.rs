@@ -1,10 +1,12 @@
 //! The header of a safetensors file: an eight-byte length, then JSON that says of each tensor its
 //! type, its shape and where its bytes are.
 
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::{Formatter, Result as Formatted};
 use std::ops::Range;
 
 use safetensors::tensor::TensorInfo;
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::refused;
 use super::source::CONVERT;
@@ -23,14 +25,10 @@ pub(super) fn read_header(
 ) -> Result<Vec<(String, TensorInfo, Range<usize>)>> {
     let refuse = |detail: String| refused(place, explain(bytes).unwrap_or(detail));
     let header = header_bytes(bytes).map_err(refuse)?;
-    let json: Map<String, Value> = serde_json::from_slice(header)
-        .map_err(|error| refuse(format!("its header is no list of tensors: {error}")))?;
-    let mut tensors = Vec::new();
-    for (name, value) in json.into_iter().filter(|(name, _)| name != METADATA) {
-        let info: TensorInfo =
-            serde_json::from_value(value).map_err(|error| refuse(format!("`{name}`: {error}")))?;
-        tensors.push((name, info));
-    }
+    let unusable = |error: String| refuse(format!("its header cannot be used: {error}"));
+    let text = std::str::from_utf8(header).map_err(|error| unusable(error.to_string()))?;
+    let Header(mut tensors) =
+        serde_json::from_str(text).map_err(|error| unusable(error.to_string()))?;
     tensors.sort_by(|(a, left), (b, right)| {
         (left.data_offsets, a.as_str()).cmp(&(right.data_offsets, b.as_str()))
     });
@@ -50,6 +48,44 @@ pub(super) fn read_header(
         )));
     }
     Ok(found)
+}
+
+/// The tensors that a header lists. Whatever it says twice is refused: another reader may take the
+/// other one.
+struct Header(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut Formatter<'_>) -> Formatted {
+        f.write_str("tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+        let (mut tensors, mut names) = (Vec::new(), BTreeSet::new());
+        while let Some(name) = map.next_key::<String>()? {
+            let named = |error: A::Error| A::Error::custom(format!("`{name}`: {error}"));
+            if name == METADATA {
+                map.next_value::<Option<HashMap<String, String>>>()
+                    .map_err(named)?;
+            } else {
+                let info = map.next_value().map_err(named)?;
+                tensors.push((name.clone(), info));
+            }
+            if let Some(name) = names.replace(name) {
+                return Err(A::Error::custom(format!("`{name}` is there twice")));
+            }
+        }
+        Ok(Header(tensors))
+    }
 }
 
 fn header_bytes(bytes: &[u8]) -> std::result::Result<&[u8], String> {

@@ -79,6 +79,57 @@ fn a_header_that_is_none_is_refused() {
 }
 
 #[test]
+fn what_a_header_says_twice_is_refused() {
+    let data = [0; 4];
+    let tensor = r#"{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
+    let once = format!(r#"{{"__metadata__": {{"format": "pt"}}, "a": {tensor}}}"#);
+    assert!(WeightFiles::from_bytes(model(raw(&once, &data))).is_ok());
+    for field in [
+        r#""dtype": "F32""#,
+        r#""shape": [1]"#,
+        r#""data_offsets": [0, 4]"#,
+    ] {
+        let twice = format!(
+            r#"{{"a": {}}}"#,
+            tensor.replace(field, &format!("{field}, {field}"))
+        );
+        assert_says(
+            &refusal(model(raw(&twice, &data))),
+            &[MODEL_FILE, "header", "`a`", "duplicate field"],
+        );
+    }
+    let tensors = format!(r#"{{"a": {tensor}, "a": {tensor}}}"#);
+    assert_says(
+        &refusal(model(raw(&tensors, &data))),
+        &["`a` is there twice"],
+    );
+    let metadata = format!(r#"{{"__metadata__": {{}}, "a": {tensor}, "__metadata__": {{}}}}"#);
+    assert_says(
+        &refusal(model(raw(&metadata, &data))),
+        &["`__metadata__` is there twice"],
+    );
+}
+
+#[test]
+fn a_header_of_other_bytes_than_text_is_refused() {
+    let tensor = r#"{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
+    for (metadata, says) in [(r#"{"x": 1}"#, "`__metadata__`"), ("[]", "`__metadata__`")] {
+        let header = format!(r#"{{"__metadata__": {metadata}, "a": {tensor}}}"#);
+        assert_says(&refusal(model(raw(&header, &[0; 4]))), &[MODEL_FILE, says]);
+    }
+    // Inside a text that is skipped over, where a JSON reader need not look.
+    let header = format!(
+        r#"{{"a": {}}}"#,
+        tensor.replace("\"F32\"", "\"F32\", \"note\": \"?\"")
+    );
+    assert!(WeightFiles::from_bytes(model(raw(&header, &[0; 4]))).is_ok());
+    let mut bytes = raw(&header, &[0; 4]);
+    let at = bytes.iter().position(|&byte| byte == b'?').unwrap();
+    bytes[at] = 0xff;
+    assert_says(&refusal(model(bytes)), &[MODEL_FILE, "utf-8"]);
+}
+
+#[test]
 fn a_type_that_nobody_knows_is_named() {
     let header = r#"{"a.weight": {"dtype": "F3", "shape": [1], "data_offsets": [0, 1]}}"#;
     assert_says(&refusal(model(raw(header, b"x"))), &["`a.weight`", "`F3`"]);
