@@ -103,10 +103,6 @@ impl StepSizes {
     pub fn sequences(&self) -> usize {
         2 * self.pairs
     }
-
-    pub fn head_width(&self) -> usize {
-        self.width / self.heads
-    }
 }
 
 /// AdamW's constants, the same for all.

@@ -1,11 +1,13 @@
 //! Processes, one for each measurement, and what they say together.
 
 use std::env;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
 
 use crate::digest::difference;
 use crate::measure::{Measured, measure, median};
@@ -53,13 +55,14 @@ pub fn run(rows: &[Row], peers: &[Peer], rounds: usize) -> Result<Vec<Line>> {
     let bar = progress(rows.len() * rounds * peers.len());
     let mut lines = Vec::new();
     for &row in rows {
+        let caches = TempDir::new().context("no place for a row's caches")?;
         let mut runs: Vec<(Peer, Result<Vec<Measured>, String>)> =
             peers.iter().map(|&peer| (peer, Ok(vec![]))).collect();
         for round in 1..=rounds {
             for (peer, runs) in &mut runs {
                 bar.set_message(format!("{row}: {peer}, round {round} of {rounds}"));
                 if let Ok(so_far) = runs {
-                    match spawn(*peer, row)? {
+                    match spawn(*peer, row, caches.path())? {
                         Ok(measured) => so_far.push(measured),
                         Err(reason) => {
                             bar.println(format!("{row}: {peer} fails: {reason}"));
@@ -87,10 +90,15 @@ fn progress(len: usize) -> ProgressBar {
 }
 
 /// One measurement in a process of its own. An error here is ours, one inside is the peer's.
-fn spawn(peer: Peer, row: Row) -> Result<Outcome> {
+///
+/// Compiled kernels and burn's tuning are kept in `caches`, which a row's first round finds empty:
+/// Mesa goes by `XDG_CACHE_HOME`, and burn does where it runs outside a package.
+fn spawn(peer: Peer, row: Row, caches: &Path) -> Result<Outcome> {
     let program = env::current_exe().context("where this program lies is unknown")?;
     let output = Command::new(program)
         .env(TASK, format!("{peer} {row}"))
+        .env("XDG_CACHE_HOME", caches)
+        .current_dir(caches)
         .output()
         .context("cannot start a process that measures")?;
     if !output.status.success() {
@@ -113,12 +121,12 @@ fn reason(errors: &str) -> Option<String> {
     let panic = lines()
         .skip_while(|line| !line.contains("panicked at"))
         .nth(1);
-    let line = panic.or_else(|| lines().last())?;
+    let line = panic.or_else(|| lines().next_back())?;
     let cut: String = line.chars().take(200).collect();
     Some(cut)
 }
 
-/// Medians over rounds; a peer whose answers differ from the first one's has failed.
+/// What the rounds say together; a peer whose answers differ from the first one's has failed.
 fn judge(row: Row, runs: Vec<(Peer, Result<Vec<Measured>, String>)>) -> Line {
     let merged = runs.into_iter().map(|(peer, runs)| {
         let merged = runs.and_then(|runs| merge(&runs).map_err(|error| error.to_string()));
@@ -139,14 +147,13 @@ fn judge(row: Row, runs: Vec<(Peer, Result<Vec<Measured>, String>)>) -> Line {
     Line { row, outcomes }
 }
 
+/// Medians; but the first step is that of the first round, which found no caches.
 fn merge(runs: &[Measured]) -> Result<Measured> {
     let Some(first) = runs.first() else {
         bail!("no round was run");
     };
     let of = |figure: fn(&Measured) -> f64| median(runs.iter().map(figure).collect());
     Ok(Measured {
-        first_wall_s: of(|run| run.first_wall_s),
-        first_cpu_s: of(|run| run.first_cpu_s),
         wall_ms: of(|run| run.wall_ms),
         cpu_ms: of(|run| run.cpu_ms),
         peak_mib: of(|run| run.peak_mib),
