@@ -7,6 +7,7 @@ mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod profile;
 mod shader;
+mod stage;
 mod tensor;
 
 pub use device::{Gpu, GpuOptions, MatmulDesign};

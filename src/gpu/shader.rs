@@ -209,17 +209,23 @@ pub(super) struct Pipeline {
 }
 
 fn layout_entry((binding, access): (u32, Access)) -> wgpu::BindGroupLayoutEntry {
+    let buffer = |ty| wgpu::BindingType::Buffer {
+        ty,
+        has_dynamic_offset: false,
+        min_binding_size: None,
+    };
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty: match access {
-                Access::Uniform => wgpu::BufferBindingType::Uniform,
-                Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+        ty: match access {
+            Access::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Access::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
+            Access::Write => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
+            Access::Staged => wgpu::BindingType::Texture {
+                sample_type: wgpu::TextureSampleType::Float { filterable: false },
+                view_dimension: wgpu::TextureViewDimension::D2,
+                multisampled: false,
             },
-            has_dynamic_offset: false,
-            min_binding_size: None,
         },
         count: None,
     }
