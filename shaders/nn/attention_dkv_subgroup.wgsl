@@ -11,10 +11,8 @@
 // key, for the sake of the broadcasts, and are not written.
 //
 // Source: as attention_dkv.wgsl.
-@group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> segments: array<Segment>;
 @group(0) @binding(4) var<storage, read> tiles: array<Tile>;
-@group(0) @binding(5) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> lse: array<f32>;
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<f32>>;
@@ -44,8 +42,8 @@ fn attention_dkv_subgroup(
     let key_start = key_at(key, kv_head);
     let value_start = value_at(key, kv_head);
     for (var d = 0u; d < WIDTH4; d += 1u) {
-        k[d] = qkv[key_start + d];
-        v[d] = qkv[value_start + d];
+        k[d] = load_qkv(key_start + d);
+        v[d] = load_qkv(value_start + d);
         dk[d] = vec4<f32>(0.0);
         dv[d] = vec4<f32>(0.0);
     }
@@ -65,8 +63,8 @@ fn attention_dkv_subgroup(
             var dlow = vec4<f32>(0.0);
             var dhigh = vec4<f32>(0.0);
             for (var d = 0u; d < WIDTH4; d += 1u) {
-                let q = qkv[query_start + d];
-                let o = dout[dout_start + d];
+                let q = load_qkv(query_start + d);
+                let o = load_dout(dout_start + d);
                 own_query[d] = q;
                 own_dout[d] = o;
                 low = dots(low, k[d], broadcast_low(q));

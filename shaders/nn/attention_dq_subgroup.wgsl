@@ -9,11 +9,8 @@
 // attention_subgroup.wgsl.
 //
 // Source: as attention_dq.wgsl.
-@group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> segments: array<Segment>;
 @group(0) @binding(4) var<storage, read> tiles: array<Tile>;
-@group(0) @binding(5) var<storage, read> out: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> dout: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> lse: array<f32>;
 @group(0) @binding(8) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(9) var<storage, read_write> dqkv: array<vec4<f32>>;
@@ -46,9 +43,9 @@ fn attention_dq_subgroup(
     let out_start = out_at(row, head);
     var row_delta = 0.0;
     for (var d = 0u; d < WIDTH4; d += 1u) {
-        query[d] = qkv[query_start + d];
-        incoming[d] = dout[out_start + d];
-        row_delta = dot_after(row_delta, incoming[d], out[out_start + d]);
+        query[d] = load_qkv(query_start + d);
+        incoming[d] = load_dout(out_start + d);
+        row_delta = dot_after(row_delta, incoming[d], load_out(out_start + d));
         sum[d] = vec4<f32>(0.0);
     }
     let row_lse = lse[row * params.heads + head];
@@ -61,8 +58,8 @@ fn attention_dq_subgroup(
         var dlow = vec4<f32>(0.0);
         var dhigh = vec4<f32>(0.0);
         for (var d = 0u; d < WIDTH4; d += 1u) {
-            let k = qkv[key_start + d];
-            let v = qkv[value_start + d];
+            let k = load_qkv(key_start + d);
+            let v = load_qkv(value_start + d);
             own_key[d] = k;
             low = dots(low, query[d], broadcast_low(k));
             high = dots(high, query[d], broadcast_high(k));

@@ -331,6 +331,11 @@ impl Gpu {
         self.inner.matmul
     }
 
+    /// Whether kernels read their operands from copies in textures.
+    pub(crate) fn stages(&self) -> bool {
+        self.inner.matmul == MatmulDesign::Staged
+    }
+
     /// Whether [`crate::Plan::profile`] can time single dispatches.
     pub fn timestamps(&self) -> bool {
         self.inner.timestamps
