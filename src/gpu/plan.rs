@@ -18,7 +18,8 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`
     Write,
-    /// `texture_2d<f32>` that a tensor is copied into before the dispatch, four elements a texel
+    /// `texture_storage_2d<rgba32float, read>` that a tensor is copied into before the dispatch, four
+    /// elements a texel
     Staged,
 }
 
@@ -58,7 +59,7 @@ impl<'a> Binding<'a> {
         }
     }
 
-    /// A `texture_2d<f32>` at `slot` that holds a copy of the tensor.
+    /// A texture at `slot` that holds a copy of the tensor.
     pub(crate) fn staged(slot: u32, tensor: &'a Tensor) -> Self {
         Self {
             slot,

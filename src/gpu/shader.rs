@@ -221,10 +221,10 @@ fn layout_entry((binding, access): (u32, Access)) -> wgpu::BindGroupLayoutEntry 
             Access::Uniform => buffer(wgpu::BufferBindingType::Uniform),
             Access::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
             Access::Write => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
-            Access::Staged => wgpu::BindingType::Texture {
-                sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            Access::Staged => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: wgpu::TextureFormat::Rgba32Float,
                 view_dimension: wgpu::TextureViewDimension::D2,
-                multisampled: false,
             },
         },
         count: None,

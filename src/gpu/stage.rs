@@ -1,5 +1,6 @@
 //! Copies of operands in textures: software drivers read a texel of four values several times
-//! faster than a vector of a buffer, which they load lane by lane.
+//! faster than a vector of a buffer, which they load lane by lane. As storage textures, since a
+//! sampled one looks for its levels with each load.
 
 use std::collections::HashMap;
 
@@ -87,7 +88,7 @@ impl Gpu {
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
             format: wgpu::TextureFormat::Rgba32Float,
-            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         })
     }

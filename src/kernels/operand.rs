@@ -60,12 +60,12 @@ macro_rules! operand {
                     $slot,
                     ") var ",
                     $name,
-                    ": texture_2d<f32>;\n\nfn load_",
+                    ": texture_storage_2d<rgba32float, read>;\n\nfn load_",
                     $name,
                     "(at: u32) -> vec4<f32> {\n    \
                      return textureLoad(",
                     $name,
-                    ", vec2<u32>(at % 4096u, at / 4096u), 0);\n}\n",
+                    ", vec2<u32>(at % 4096u, at / 4096u));\n}\n",
                 ),
             },
         }
