@@ -51,6 +51,7 @@ fn attention_dkv_subgroup(
     var own_dout: array<vec4<f32>, WIDTH4>;
     let key_start = vec2<u32>(key_at(keys.x, kv_head), key_at(keys.y, kv_head));
     let value_start = vec2<u32>(value_at(keys.x, kv_head), value_at(keys.y, kv_head));
+    // unroll
     for (var d = 0u; d < WIDTH4; d += 1u) {
         k_a[d] = load_qkv(key_start.x + d);
         k_b[d] = load_qkv(key_start.y + d);
@@ -80,6 +81,7 @@ fn attention_dkv_subgroup(
             var dhigh_a = vec4<f32>(0.0);
             var dlow_b = vec4<f32>(0.0);
             var dhigh_b = vec4<f32>(0.0);
+            // unroll
             for (var d = 0u; d < WIDTH4; d += 1u) {
                 own_query[d] = load_qkv(query_start + d);
                 let query_low = broadcast_low(own_query[d]);
@@ -107,6 +109,7 @@ fn attention_dkv_subgroup(
             dhigh_a = high_a * (dhigh_a - deltas[1]);
             dlow_b = low_b * (dlow_b - deltas[0]);
             dhigh_b = high_b * (dhigh_b - deltas[1]);
+            // unroll
             for (var d = 0u; d < WIDTH4; d += 1u) {
                 let dout_low = broadcast_low(own_dout[d]);
                 let dout_high = broadcast_high(own_dout[d]);
@@ -120,12 +123,14 @@ fn attention_dkv_subgroup(
         }
     }
     if (tile.row + thread < key_end) {
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             dqkv[key_start.x + d] = dk_a[d] * params.scale;
             dqkv[value_start.x + d] = dv_a[d];
         }
     }
     if (tile.row + thread + 16u < key_end) {
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             dqkv[key_start.y + d] = dk_b[d] * params.scale;
             dqkv[value_start.y + d] = dv_b[d];

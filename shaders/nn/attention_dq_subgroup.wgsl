@@ -51,6 +51,7 @@ fn attention_dq_subgroup(
     let query_start = vec2<u32>(query_at(rows.x, head), query_at(rows.y, head));
     let out_start = vec2<u32>(out_at(rows.x, head), out_at(rows.y, head));
     var deltas = vec2<f32>(0.0);
+    // unroll
     for (var d = 0u; d < WIDTH4; d += 1u) {
         query_a[d] = load_qkv(query_start.x + d);
         query_b[d] = load_qkv(query_start.y + d);
@@ -75,6 +76,7 @@ fn attention_dq_subgroup(
         var dhigh_a = vec4<f32>(0.0);
         var dlow_b = vec4<f32>(0.0);
         var dhigh_b = vec4<f32>(0.0);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             own_key[d] = load_qkv(key_start + d);
             let key_low = broadcast_low(own_key[d]);
@@ -97,6 +99,7 @@ fn attention_dq_subgroup(
         high_a = weights(high_a, lse_a, j_high < seen_a) * (dhigh_a - deltas.x);
         low_b = weights(low_b, lse_b, j_low < seen_b) * (dlow_b - deltas.y);
         high_b = weights(high_b, lse_b, j_high < seen_b) * (dhigh_b - deltas.y);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             let key_low = broadcast_low(own_key[d]);
             let key_high = broadcast_high(own_key[d]);
@@ -105,12 +108,14 @@ fn attention_dq_subgroup(
         }
     }
     if (tile.row + thread < end) {
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             dqkv[query_start.x + d] = sum_a[d] * params.scale;
         }
         delta[rows.x * params.heads + head] = deltas.x;
     }
     if (tile.row + thread + 16u < end) {
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             dqkv[query_start.y + d] = sum_b[d] * params.scale;
         }

@@ -46,6 +46,7 @@ fn attention_subgroup(
     var sum_a: array<vec4<f32>, WIDTH4>;
     var sum_b: array<vec4<f32>, WIDTH4>;
     let query_start = vec2<u32>(query_at(rows.x, head), query_at(rows.y, head));
+    // unroll
     for (var d = 0u; d < WIDTH4; d += 1u) {
         query_a[d] = load_qkv(query_start.x + d);
         query_b[d] = load_qkv(query_start.y + d);
@@ -62,6 +63,7 @@ fn attention_subgroup(
         var a_high = vec4<f32>(0.0);
         var b_low = vec4<f32>(0.0);
         var b_high = vec4<f32>(0.0);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             let own = load_qkv(key_start + d);
             let low = broadcast_low(own);
@@ -88,6 +90,7 @@ fn attention_subgroup(
         b_high = select(zero, exp(b_high - higher.y), j_high < seen_b);
         let ones = vec4<f32>(1.0);
         total = total * shrink + vec2<f32>(dot(a_low + a_high, ones), dot(b_low + b_high, ones));
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             let own = load_qkv(value_start + d);
             let low = broadcast_low(own);
@@ -98,6 +101,7 @@ fn attention_subgroup(
     }
     if (tile.row + thread < end) {
         let start = out_at(rows.x, head);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             out[start + d] = sum_a[d] / total.x;
         }
@@ -105,6 +109,7 @@ fn attention_subgroup(
     }
     if (tile.row + thread + 16u < end) {
         let start = out_at(rows.y, head);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             out[start + d] = sum_b[d] / total.y;
         }

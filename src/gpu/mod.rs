@@ -9,6 +9,7 @@ mod profile;
 mod shader;
 mod stage;
 mod tensor;
+mod unroll;
 
 pub use device::{Gpu, GpuOptions, MatmulDesign};
 pub(crate) use layout::device_struct;

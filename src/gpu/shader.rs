@@ -1,5 +1,6 @@
 //! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
 
+use super::unroll::unrolled;
 use super::{Access, Field, Gpu, Params};
 use crate::{Error, Result};
 
@@ -56,7 +57,8 @@ impl Shader {
     /// The complete WGSL text of a variant, as a browser, Dawn or an editor takes it.
     ///
     /// Prelude, libraries and kernel are concatenated, which WGSL allows since declarations at
-    /// module scope may stand in any order.
+    /// module scope may stand in any order. A loop behind a line `// unroll` is written out where
+    /// its bound is one of the prelude's constants.
     pub fn wgsl(&self, variant: &Variant<'_>) -> String {
         let enable = match self.capability {
             Capability::Core => "",
@@ -78,7 +80,8 @@ impl Shader {
             text += lib.text;
             text += "\n";
         }
-        text + self.text
+        text += self.text;
+        unrolled(&text, variant.consts)
     }
 
     fn key(&self, variant: &Variant<'_>, slots: &[(u32, Access)]) -> PipelineKey {

@@ -356,7 +356,7 @@ fn push(
         variant: Variant {
             entry: kernel.entries[usize::from(broadcast)],
             libs: &libs,
-            consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
+            consts: &[("WIDTH4", Const::U32(to_u32(OP, heads.width / 4)?))],
         },
         params: Params::of(&params),
         bindings: &bindings,
