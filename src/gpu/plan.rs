@@ -28,6 +28,8 @@ pub struct Binding<'a> {
     slot: u32,
     access: Access,
     tensor: &'a Tensor,
+    /// A copy of what the dispatch itself overwrites.
+    overwritten: bool,
 }
 
 impl<'a> Binding<'a> {
@@ -37,6 +39,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Uniform,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -46,6 +49,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Read,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -55,7 +59,16 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Write,
             tensor,
+            overwritten: false,
         }
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(crate) fn tensor(&self) -> &'a Tensor {
+        self.tensor
     }
 
     /// A `texture_2d<f32>` at `slot` that holds a copy of the tensor.
@@ -64,6 +77,16 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Staged,
             tensor,
+            overwritten: false,
+        }
+    }
+
+    /// As [`Binding::staged`], of a tensor that the dispatch writes at another number: the copy
+    /// holds what was there before.
+    pub(crate) fn staged_before(slot: u32, tensor: &'a Tensor) -> Self {
+        Self {
+            overwritten: true,
+            ..Self::staged(slot, tensor)
         }
     }
 }
@@ -142,8 +165,8 @@ impl Plan {
         }
         if self.gpu.counts_only() {
             let staged = |b: &&Binding<'_>| b.access == Access::Staged;
-            for binding in dispatch.bindings.iter().filter(staged) {
-                self.gpu.count_staged(binding.slot, binding.tensor);
+            for (place, binding) in (0..).zip(dispatch.bindings.iter().filter(staged)) {
+                self.gpu.count_staged(place, binding.tensor);
             }
             return Ok(());
         }
@@ -188,9 +211,9 @@ impl Plan {
     /// The copies of the bindings that are staged, and the textures they are bound as.
     fn stage(&self, bindings: &[Binding<'_>]) -> (Vec<Stage>, Vec<wgpu::TextureView>) {
         let staged = |b: &&Binding<'_>| b.access == Access::Staged;
-        let bindings = bindings.iter().filter(staged);
+        let bindings = (0..).zip(bindings.iter().filter(staged));
         bindings
-            .map(|binding| self.gpu.stage(binding.slot, binding.tensor))
+            .map(|(place, binding)| self.gpu.stage(place, binding.tensor))
             .unzip()
     }
 
@@ -238,7 +261,7 @@ impl Plan {
             let reads = dispatch
                 .bindings
                 .iter()
-                .filter(|b| b.access != Access::Write);
+                .filter(|b| b.access != Access::Write && !b.overwritten);
             if let Some(read) = reads.clone().find(same) {
                 return Err(Error::Overlap {
                     op: dispatch.label.into(),
