@@ -83,7 +83,26 @@ struct Inner {
     timestamps: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     staging: Mutex<StagingTextures>,
+    activity: Mutex<Activity>,
     faults: Arc<Mutex<Faults>>,
+}
+
+/// What the crate has made and asked for on a device so far: for hosts, and the tests, to see that
+/// a training step allocates nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// Buffers made.
+    pub buffers: u64,
+    /// Textures made.
+    pub textures: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Times that tensors were read back.
+    pub readbacks: u64,
+    /// Submissions of plans.
+    pub submissions: u64,
 }
 
 #[derive(Default)]
@@ -214,6 +233,7 @@ impl Gpu {
             queue,
             pipelines: Mutex::default(),
             staging: Mutex::default(),
+            activity: Mutex::default(),
             faults: Arc::default(),
         };
         Self {
@@ -402,6 +422,16 @@ impl Gpu {
         }
     }
 
+    /// What was made and asked for on this device so far, through all clones of this handle.
+    pub fn activity(&self) -> Activity {
+        *lock(&self.inner.activity)
+    }
+
+    /// Takes note of something made or asked for.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Activity)) {
+        note(&mut lock(&self.inner.activity));
+    }
+
     /// Every shader variant compiled for this device so far, by name and text.
     pub fn compiled(&self) -> Vec<CompiledShader> {
         let pipelines = lock(&self.inner.pipelines);
@@ -419,6 +449,7 @@ impl Gpu {
             return Ok(found.clone());
         }
         let made = Arc::new(make()?);
+        self.note(|activity| activity.pipelines += 1);
         lock(&self.inner.pipelines).insert(key, made.clone());
         Ok(made)
     }

@@ -56,7 +56,7 @@ pub(super) struct Ledger(Arc<Mutex<Counted>>);
 #[derive(Debug, Default)]
 struct Counted {
     plan: MemoryPlan,
-    /// Textures that all plans of a device share, by binding number and rows.
+    /// Textures that all plans of a device share, by place among a dispatch's operands and by rows.
     textures: HashSet<(u32, u32)>,
 }
 

@@ -29,6 +29,8 @@ pub struct Binding<'a> {
     slot: u32,
     access: Access,
     tensor: &'a Tensor,
+    /// A copy of what the dispatch itself overwrites.
+    overwritten: bool,
 }
 
 impl<'a> Binding<'a> {
@@ -38,6 +40,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Uniform,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -47,6 +50,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Read,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -56,7 +60,16 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Write,
             tensor,
+            overwritten: false,
         }
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(crate) fn tensor(&self) -> &'a Tensor {
+        self.tensor
     }
 
     /// A texture at `slot` that holds a copy of the tensor.
@@ -65,6 +78,16 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Staged,
             tensor,
+            overwritten: false,
+        }
+    }
+
+    /// As [`Binding::staged`], of a tensor that the dispatch writes at another number: the copy
+    /// holds what was there before.
+    pub(crate) fn staged_before(slot: u32, tensor: &'a Tensor) -> Self {
+        Self {
+            overwritten: true,
+            ..Self::staged(slot, tensor)
         }
     }
 }
@@ -143,8 +166,8 @@ impl Plan {
         }
         if self.gpu.counts_only() {
             let staged = |b: &&Binding<'_>| b.access == Access::Staged;
-            for binding in dispatch.bindings.iter().filter(staged) {
-                self.gpu.count_staged(binding.slot, binding.tensor);
+            for (place, binding) in (0..).zip(dispatch.bindings.iter().filter(staged)) {
+                self.gpu.count_staged(place, binding.tensor);
             }
             return Ok(());
         }
@@ -160,6 +183,7 @@ impl Plan {
             dispatch
                 .shader
                 .pipeline(&self.gpu, &dispatch.variant, &slots, dispatch.params)?;
+        self.gpu.note(|activity| activity.bind_groups += 1);
         let bind_group = self
             .gpu
             .guarded(wgpu::ErrorFilter::Validation, || {
@@ -189,9 +213,9 @@ impl Plan {
     /// The copies of the bindings that are staged, and the textures they are bound as.
     fn stage(&self, bindings: &[Binding<'_>]) -> (Vec<Stage>, Vec<wgpu::TextureView>) {
         let staged = |b: &&Binding<'_>| b.access == Access::Staged;
-        let bindings = bindings.iter().filter(staged);
+        let bindings = (0..).zip(bindings.iter().filter(staged));
         bindings
-            .map(|binding| self.gpu.stage(binding.slot, binding.tensor))
+            .map(|(place, binding)| self.gpu.stage(place, binding.tensor))
             .unzip()
     }
 
@@ -239,7 +263,7 @@ impl Plan {
             let reads = dispatch
                 .bindings
                 .iter()
-                .filter(|b| b.access != Access::Write);
+                .filter(|b| b.access != Access::Write && !b.overwritten);
             if let Some(read) = reads.clone().find(same) {
                 return Err(Error::Overlap {
                     op: dispatch.label.into(),
@@ -326,6 +350,7 @@ impl Plan {
             .device()
             .create_command_encoder(&Default::default());
         self.commands(&mut encoder);
+        self.gpu.note(|activity| activity.submissions += 1);
         self.gpu.queue().submit([encoder.finish()])
     }
 
@@ -398,6 +423,7 @@ pub fn submit_together(plans: &[&Plan]) {
         .create_command_encoder(&Default::default());
     let dispatches = plans.iter().flat_map(|plan| &plan.recorded);
     encode_all(&mut encoder, dispatches);
+    first.gpu.note(|activity| activity.submissions += 1);
     first.gpu.queue().submit([encoder.finish()]);
 }
 
@@ -499,6 +525,7 @@ impl ParamArena {
     }
 
     fn new_chunk(&mut self, gpu: &Gpu) -> wgpu::Buffer {
+        gpu.note(|activity| activity.buffers += 1);
         let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("kernel parameters"),
             size: Self::CHUNK_BYTES,

@@ -13,8 +13,8 @@ const ROW_TEXELS: u32 = 4096;
 const TEXEL_BYTES: u64 = 16;
 const ROW_BYTES: u64 = ROW_TEXELS as u64 * TEXEL_BYTES;
 
-/// The staging textures of a device by binding number and rows, for all its plans: what a
-/// dispatch finds there was copied right before it.
+/// The staging textures of a device by place among the staged operands of a dispatch and by rows,
+/// for all its plans: what a dispatch finds there was copied right before it.
 pub(super) type StagingTextures = HashMap<(u32, u32), wgpu::Texture>;
 
 /// A copy to make before a dispatch.
@@ -53,17 +53,17 @@ impl Gpu {
     }
 
     /// Takes note of the texture that a tensor is staged in, where tensors are counted.
-    pub(super) fn count_staged(&self, slot: u32, tensor: &Tensor) {
+    pub(super) fn count_staged(&self, place: u32, tensor: &Tensor) {
         if let Some(rows) = rows_for(tensor.bytes()) {
-            self.count_texture((slot, rows), u64::from(rows) * ROW_BYTES);
+            self.count_texture((place, rows), u64::from(rows) * ROW_BYTES);
         }
     }
 
     /// The copy of a tensor that [`Gpu::can_stage`] allows, and what it is bound as.
-    pub(super) fn stage(&self, slot: u32, tensor: &Tensor) -> (Stage, wgpu::TextureView) {
+    pub(super) fn stage(&self, place: u32, tensor: &Tensor) -> (Stage, wgpu::TextureView) {
         let rows = rows_for(tensor.bytes()).unwrap_or(1);
         let texture = lock(self.staging_textures())
-            .entry((slot, rows))
+            .entry((place, rows))
             .or_insert_with(|| self.staging_texture(rows))
             .clone();
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
@@ -77,6 +77,7 @@ impl Gpu {
     }
 
     fn staging_texture(&self, rows: u32) -> wgpu::Texture {
+        self.note(|activity| activity.textures += 1);
         self.device().create_texture(&wgpu::TextureDescriptor {
             label: Some("staged operand"),
             size: wgpu::Extent3d {

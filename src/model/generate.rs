@@ -379,6 +379,7 @@ impl Generator {
         self.prefill.commands(&mut encoder);
         self.step
             .commands_range(&mut encoder, self.draw..self.step.len());
+        self.gpu.note(|activity| activity.submissions += 1);
         self.gpu.queue().submit([encoder.finish()]);
         for step in 1..max_new_tokens {
             self.step.submit();
