@@ -6,7 +6,7 @@ use prefgrad::train::{
 };
 use prefgrad::{Activity, Gpu, Result};
 
-use crate::policy_tools::{Recorder, begin, config, hash, prompts, rollout};
+use crate::policy_tools::{Recorder, Trainer, config, hash, prompts, rollout};
 use crate::tools::pair;
 
 /// Makes `STEPS` updates and holds what they asked for against `submissions` an update, after two
@@ -75,7 +75,14 @@ fn rollouts_make_nothing_anew() {
         ..PpoOptions::default()
     };
     let mut trainer = PpoTrainer::new(&gpu, &config(true), options, prompts()).unwrap();
-    begin(&mut trainer);
+    let values = trainer.value_parameters();
+    for parameters in [Some(trainer.policy().parameters()), values]
+        .into_iter()
+        .flatten()
+    {
+        parameters.initialise(&gpu, 0).unwrap();
+    }
+    trainer.start().unwrap();
     trainer.step(&mut Recorder::new(hash)).unwrap();
     let before = gpu.activity();
     trainer.step(&mut Recorder::new(hash)).unwrap();

@@ -184,7 +184,7 @@ pub fn grpo(options: GrpoOptions) -> GrpoTrainer {
     trainer
 }
 
-pub fn begin(trainer: &mut dyn Trainer) {
+fn begin(trainer: &mut dyn Trainer) {
     spread(trainer.policy().parameters(), REFERENCE);
     if let Some(parameters) = trainer.value_parameters() {
         spread(parameters, 4);
