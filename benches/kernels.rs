@@ -95,11 +95,8 @@ fn replay(gpu: &Gpu, plan: &Plan, times: u64) -> prefgrad::Result<()> {
     while left > 0 {
         let now = left.min(REPLAYS);
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for _ in 0..now {
-                plan.encode(&mut pass);
-            }
+        for _ in 0..now {
+            plan.commands(&mut encoder);
         }
         gpu.queue().submit([encoder.finish()]);
         left -= now;

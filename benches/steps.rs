@@ -3,23 +3,64 @@
 //! Each step runs in a process of its own, so that peak memory is its own. The first update, which
 //! compiles the kernels, stands apart; the others count with their median. On a software driver
 //! the device's memory is part of the process's. `cargo bench --bench steps -- smollm2` runs the
-//! steps with that in their name.
+//! steps with that in their name, and with `--profile` shows which kernels a reward step's time
+//! goes to.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
-use prefgrad::data::{PackOptions, Preference, Random, TokenRecord, pack_all};
+use prefgrad::data::{Batch, PackOptions, Preference, Random, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
 use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for};
-use prefgrad::{Gpu, MemoryPlan};
+use prefgrad::{Gpu, MemoryPlan, Profile};
 
 /// Updates whose median counts, unless they take longer than `ENOUGH`.
 const UPDATES: usize = 5;
 const ENOUGH: Duration = Duration::from_secs(60);
 const ONLY: &str = "PREFGRAD_STEP";
+const PROFILE: &str = "PREFGRAD_PROFILE";
+
+/// Something that makes one update after another.
+trait Updates {
+    fn update(&mut self) -> Result<()>;
+
+    /// Where the time of an update goes, by plan.
+    fn profiles(&self) -> Result<Vec<(&'static str, Profile)>> {
+        Ok(vec![])
+    }
+}
+
+struct RewardUpdates {
+    model: RewardModel,
+    optimizer: Optimizer,
+    batch: Batch,
+}
+
+impl Updates for RewardUpdates {
+    fn update(&mut self) -> Result<()> {
+        self.model.accumulate(&self.batch)?;
+        self.optimizer.step(1e-5)?;
+        Ok(self.model.gpu().wait()?)
+    }
+
+    fn profiles(&self) -> Result<Vec<(&'static str, Profile)>> {
+        let plans = self.model.plans();
+        let learn = plans.into_iter().filter(|(name, _)| *name != "score");
+        let all = learn.chain([("optimizer", self.optimizer.plan())]);
+        all.map(|(name, plan)| Ok((name, plan.profile()?)))
+            .collect()
+    }
+}
+
+impl Updates for DpoTrainer {
+    fn update(&mut self) -> Result<()> {
+        self.step()?.context("no metrics of an update")?;
+        Ok(())
+    }
+}
 
 /// A step to measure: `pairs` of two texts of `tokens` tokens, the first half of them shared.
 struct Step {
@@ -38,7 +79,7 @@ enum Loss {
     Dpo,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 7] = [
     step(
         "gpt2-small-4x256 reward",
         four_layers,
@@ -70,13 +111,6 @@ const STEPS: [Step; 8] = [
         false,
     ),
     step("smollm2-135m dpo", smollm2, 1, Loss::Dpo, true),
-    step(
-        "smollm2-135m dpo, prompts apart",
-        smollm2,
-        1,
-        Loss::Dpo,
-        false,
-    ),
 ];
 
 const fn step(
@@ -185,7 +219,7 @@ impl Step {
 
     /// Something that makes one update whenever it is called; not `ready` where memory is only
     /// being planned and nothing can be computed.
-    fn trainer(&self, gpu: &Gpu, ready: bool) -> Result<Box<dyn FnMut() -> Result<()>>> {
+    fn trainer(&self, gpu: &Gpu, ready: bool) -> Result<Box<dyn Updates>> {
         let config = (self.config)();
         let records = self.records(config.vocab_size);
         match self.loss {
@@ -199,11 +233,11 @@ impl Step {
                 let mut batch = batches.remove(0);
                 batch.counts.pair_scale = 1.0 / self.pairs as f32;
                 let options = AdamW::default();
-                let mut optimizer = Optimizer::new(gpu, model.parameters(), options)?;
-                Ok(Box::new(move || {
-                    model.accumulate(&batch)?;
-                    optimizer.step(1e-5)?;
-                    Ok(model.gpu().wait()?)
+                let optimizer = Optimizer::new(gpu, model.parameters(), options)?;
+                Ok(Box::new(RewardUpdates {
+                    model,
+                    optimizer,
+                    batch,
                 }))
             }
             Loss::Dpo => {
@@ -222,10 +256,7 @@ impl Step {
                 if ready {
                     trainer.prepare()?;
                 }
-                Ok(Box::new(move || {
-                    trainer.step()?.context("no metrics of an update")?;
-                    Ok(())
-                }))
+                Ok(Box::new(trainer))
             }
         }
     }
@@ -234,18 +265,23 @@ impl Step {
     fn measure(&self) -> Result<()> {
         let gpu = Gpu::new()?;
         let plan = MemoryPlan::of(&gpu, |gpu| self.trainer(gpu, false).map(drop))?;
-        let mut update = self.trainer(&gpu, true)?;
+        let mut trainer = self.trainer(&gpu, true)?;
         let begun = Instant::now();
-        update()?;
+        trainer.update()?;
         let first = begun.elapsed();
         let mut walls = Vec::new();
         let mut cpus = Vec::new();
         let started = Instant::now();
         while walls.len() < UPDATES && (walls.is_empty() || started.elapsed() < ENOUGH) {
             let (begun, used) = (Instant::now(), cpu_time());
-            update()?;
+            trainer.update()?;
             walls.push(begun.elapsed());
             cpus.push(cpu_time() - used);
+        }
+        if std::env::var_os(PROFILE).is_some() {
+            for (name, profile) in trainer.profiles()? {
+                println!("{name}\n{profile}\n");
+            }
         }
         let planned = plan.total() >> 20;
         println!(
@@ -287,11 +323,17 @@ fn peak_memory_mib() -> u64 {
         / 1024
 }
 
-fn gather(step: &Step) -> Result<Vec<String>> {
-    let output = Command::new(std::env::current_exe()?)
-        .env(ONLY, step.name)
-        .output()?;
+fn gather(step: &Step, profile: bool) -> Result<Vec<String>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.env(ONLY, step.name);
+    if profile {
+        command.env(PROFILE, "1");
+    }
+    let output = command.output()?;
     let text = String::from_utf8_lossy(&output.stdout);
+    if let Some((profiles, _)) = text.trim_end().rsplit_once("\n\n") {
+        println!("{}\n\n{profiles}\n", step.name);
+    }
     ensure!(
         output.status.success(),
         "{}: {}",
@@ -307,8 +349,9 @@ fn run() -> Result<()> {
         let step = STEPS.iter().find(|step| step.name == name);
         return step.context("no such step")?.measure();
     }
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
+    let arguments = || std::env::args().skip(1);
+    let profile = arguments().any(|argument| argument == "--profile");
+    let wanted: Vec<String> = arguments()
         .filter(|argument| !argument.starts_with('-'))
         .collect();
     let gpu = Gpu::new()?;
@@ -327,7 +370,7 @@ fn run() -> Result<()> {
     for step in &STEPS {
         if wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part)) {
             let mut row = vec![step.name.to_owned(), step.rows().to_string()];
-            row.extend(gather(step)?);
+            row.extend(gather(step, profile)?);
             table.add_row(row);
         }
     }

@@ -36,7 +36,7 @@
 //!     counts: None,
 //! };
 //! pairwise_loss(&mut plan, &io, &PairwiseLossOptions::default())?;
-//! plan.submit(); // or `plan.encode(&mut pass)` in a pass of your own
+//! plan.submit(); // or `plan.encode(&mut pass)?` in a pass of your own
 //! let loss = losses.read::<f32>(&gpu)?[0];
 //! assert!((loss - (1.0f32 + (-1.0f32).exp()).ln()).abs() < 1e-6);
 //! # Ok(())

@@ -76,7 +76,7 @@ fn main() -> Result<()> {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for _ in 0..args.steps {
             host.forward(&mut pass);
-            plan.encode(&mut pass);
+            plan.encode(&mut pass)?;
             host.update(&mut pass);
         }
     }

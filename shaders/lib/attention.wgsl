@@ -1,11 +1,10 @@
 // What the attention kernels share: parameters, work list, and which row holds which key.
 //
-// Heads are HEAD_WIDTH wide, a multiple of 4: a row of `qkv` is query heads | key heads | value
-// heads, and all offsets below count vec4. Query head h reads key/value head h / (H / G).
+// Heads are 4 WIDTH4 wide: a row of `qkv` is query heads | key heads | value heads, and all offsets
+// below count vec4. Query head h reads key/value head h / (H / G).
 //
 // The keys of a segment are numbered j = 0, 1, ...: first the rows of its prefix, then its own.
 // The row `start + i` sees the first `prefix_len + i + 1` of them.
-const WIDTH4: u32 = HEAD_WIDTH / 4u;
 
 // Below every score, and finite: exp(LOWEST - x) is exactly 0.
 const LOWEST: f32 = -1e30;
@@ -56,7 +55,7 @@ fn value_at(row: u32, kv_head: u32) -> u32 {
     return row * qkv_stride() + (params.heads + params.kv_heads + kv_head) * WIDTH4;
 }
 
-// Where a row and query head lie in `out` and `dout`, (T, H HEAD_WIDTH).
+// Where a row and query head lie in `out` and `dout`, (T, H D).
 fn out_at(row: u32, head: u32) -> u32 {
     return (row * params.heads + head) * WIDTH4;
 }

@@ -2,7 +2,6 @@
 //
 // A row of the cache is key heads | value heads; a row of `qkv` begins with its query heads. All
 // offsets count vec4. Query head h reads key/value head h / (H / G).
-const WIDTH4: u32 = HEAD_WIDTH / 4u;
 
 // Below every score, and finite: exp(LOWEST - x) is exactly 0.
 const LOWEST: f32 = -1e30;

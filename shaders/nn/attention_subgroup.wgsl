@@ -10,7 +10,6 @@
 // the sake of the broadcasts, and are not written.
 //
 // Sources: as attention.wgsl.
-@group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> segments: array<Segment>;
 @group(0) @binding(4) var<storage, read> tiles: array<Tile>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4<f32>>;
@@ -47,9 +46,10 @@ fn attention_subgroup(
     var sum_a: array<vec4<f32>, WIDTH4>;
     var sum_b: array<vec4<f32>, WIDTH4>;
     let query_start = vec2<u32>(query_at(rows.x, head), query_at(rows.y, head));
+    // unroll
     for (var d = 0u; d < WIDTH4; d += 1u) {
-        query_a[d] = qkv[query_start.x + d];
-        query_b[d] = qkv[query_start.y + d];
+        query_a[d] = load_qkv(query_start.x + d);
+        query_b[d] = load_qkv(query_start.y + d);
         sum_a[d] = vec4<f32>(0.0);
         sum_b[d] = vec4<f32>(0.0);
     }
@@ -63,8 +63,9 @@ fn attention_subgroup(
         var a_high = vec4<f32>(0.0);
         var b_low = vec4<f32>(0.0);
         var b_high = vec4<f32>(0.0);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
-            let own = qkv[key_start + d];
+            let own = load_qkv(key_start + d);
             let low = broadcast_low(own);
             let high = broadcast_high(own);
             a_low = dots(a_low, query_a[d], low);
@@ -89,8 +90,9 @@ fn attention_subgroup(
         b_high = select(zero, exp(b_high - higher.y), j_high < seen_b);
         let ones = vec4<f32>(1.0);
         total = total * shrink + vec2<f32>(dot(a_low + a_high, ones), dot(b_low + b_high, ones));
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
-            let own = qkv[value_start + d];
+            let own = load_qkv(value_start + d);
             let low = broadcast_low(own);
             let high = broadcast_high(own);
             sum_a[d] = sum_a[d] * shrink.x + low * a_low + high * a_high;
@@ -99,6 +101,7 @@ fn attention_subgroup(
     }
     if (tile.row + thread < end) {
         let start = out_at(rows.x, head);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             out[start + d] = sum_a[d] / total.x;
         }
@@ -106,6 +109,7 @@ fn attention_subgroup(
     }
     if (tile.row + thread + 16u < end) {
         let start = out_at(rows.y, head);
+        // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             out[start + d] = sum_b[d] / total.y;
         }

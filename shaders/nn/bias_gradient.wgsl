@@ -3,7 +3,7 @@
 //   bias_gradient_chunks: reads dy (rows, N); writes partials (chunks, N), the sums over 64 rows
 //   bias_gradient_total: reads partials; adds their sums to dbias (N)
 //
-// Bindings: 0 params, 1 counts (where the rows are live), 2 dy (read), 3 partials (written, then
+// Bindings: 0 params, 1 counts (where the rows are live), 2 dy (an operand), 3 partials (written, then
 // read), 4 dbias (added to).
 //
 // Dispatch: a thread a column or four, of one chunk or of all. Rows past the live ones are not
@@ -16,7 +16,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> dy: array<Columns>;
 @group(0) @binding(3) var<storage, read_write> partials: array<Columns>;
 @group(0) @binding(4) var<storage, read_write> dbias: array<Columns>;
 
@@ -38,7 +37,7 @@ fn bias_gradient_chunks(
     let end = min(first + CHUNK_ROWS, rows);
     var sum = Columns();
     for (var row = first; row < end; row++) {
-        sum += dy[row * width + column];
+        sum += load_dy(row * width + column);
     }
     partials[chunk * width + column] = sum;
 }

@@ -27,7 +27,7 @@ fn cross_entropy(
         let first = index * params.stride / 4u;
         let fours = (params.vocab + 3u) / 4u;
         for (var i = local; i < fours; i += WG_SIZE) {
-            let z = logits[first + i];
+            let z = load_logits(first + i);
             logits[first + i] = row_gradient(row, z, 4u * i, aim.token, incoming(aim.weight));
         }
     }

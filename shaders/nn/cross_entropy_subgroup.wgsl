@@ -39,7 +39,7 @@ fn cross_entropy(
             let first = index * params.stride / 4u;
             let end = select(0u, (params.vocab + 3u) / 4u, mine);
             for (var i = lane; i < end; i += size) {
-                let z = logits[first + i];
+                let z = load_logits(first + i);
                 logits[first + i] = row_gradient(row, z, 4u * i, aim.token, incoming(aim.weight));
             }
         }

@@ -5,7 +5,7 @@
 //     bindings: 2 tokens (rows), 4 token_table (window_rows, C), and with learned positions
 //     3 positions (rows), 5 position_table (contexts, C), all read; 6 out (rows, C), written
 //   embedding_backward: dtable[list.id] += sum over list of dout[rows[i]], in the list's order
-//     bindings: 7 lists (L), 8 list_rows, 9 dout (rows, C), all read; 10 dtable (window_rows, C),
+//     bindings: 7 lists (L), 8 list_rows, 9 dout (rows, C; an operand), all read; 10 dtable (window_rows, C),
 //     added to
 //
 // Binding 0 holds the parameters, 1 the counts (where `items` is live). A window holds rows
@@ -37,7 +37,6 @@ struct RowList {
 @group(0) @binding(6) var<storage, read_write> out: array<Columns>;
 @group(0) @binding(7) var<storage, read> lists: array<RowList>;
 @group(0) @binding(8) var<storage, read> list_rows: array<u32>;
-@group(0) @binding(9) var<storage, read> dout: array<Columns>;
 @group(0) @binding(10) var<storage, read_write> dtable: array<Columns>;
 
 // Rows that are summed on their own, so that the error of a long list stays small.
@@ -65,7 +64,7 @@ fn embedding_forward(
 }
 
 fn list_value(i: u32, column: u32) -> Columns {
-    return dout[list_rows[i] * (params.columns / COLUMNS) + column];
+    return load_dout(list_rows[i] * (params.columns / COLUMNS) + column);
 }
 
 @compute @workgroup_size(64)

@@ -3,7 +3,7 @@
 //   gelu_forward: y = gelu(x); bindings: 2 x (read), 3 y (written)
 //   gelu_backward: dx = dy gelu'(x); bindings: 2 x (read), 4 dy (read), 5 dx (written)
 //
-// All are (rows, C). Binding 0 holds the parameters, 1 the counts (where the rows are live).
+// All are (rows, C); what is read are operands. Binding 0 holds the parameters, 1 the counts (where the rows are live).
 //
 // Dispatch: workgroups of 256, each thread four times a column or four. Elements past the live rows
 // are not written.
@@ -15,9 +15,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<Columns>;
 @group(0) @binding(3) var<storage, read_write> y: array<Columns>;
-@group(0) @binding(4) var<storage, read> dy: array<Columns>;
 @group(0) @binding(5) var<storage, read_write> dx: array<Columns>;
 
 const THREADS: u32 = 256u;
@@ -38,7 +36,7 @@ fn gelu_forward(
     for (var i = 0u; i < ITEMS; i++) {
         let at = first + i * THREADS;
         if (at < end) {
-            y[at] = gelu_columns(x[at]);
+            y[at] = gelu_columns(load_x(at));
         }
     }
 }
@@ -54,7 +52,7 @@ fn gelu_backward(
     for (var i = 0u; i < ITEMS; i++) {
         let at = first + i * THREADS;
         if (at < end) {
-            dx[at] = dy[at] * gelu_derivative_columns(x[at]);
+            dx[at] = load_dy(at) * gelu_derivative_columns(load_x(at));
         }
     }
 }

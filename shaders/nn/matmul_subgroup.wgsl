@@ -2,7 +2,8 @@
 //
 // Matrix product C = op(A) op(B) with an epilogue, accumulated in f32, for subgroups of 8 lanes
 // or more, of any size. It asks little of memory loads and nothing of workgroup memory, which is
-// what software drivers are slow at.
+// what software drivers are slow at. They read textures faster than buffers: where the operands
+// were copied into textures, the same text runs on those.
 //
 //   op(A) is (M, K): A is stored (M, K), or (K, M) where TRANSPOSE_A
 //   op(B) is (K, N): B is stored (K, N), or (N, K) where TRANSPOSE_B
@@ -113,14 +114,16 @@ fn matmul_subgroup(
         // Operands that run across k lie a row apart, where no processor prefetches: one load
         // touches all that the next step reads, so that it waits once. The condition, which
         // the compiler can't know to be false, keeps the load alive and its value out.
-        let next = i + 4u + lane % 4u;
-        let half = lane / 4u % 2u * 16u;
-        if (TRANSPOSE_A) {
-            touched = select(touched, load_a(next, row + half).x, untrue);
-        }
-        if (!TRANSPOSE_B) {
-            touched = select(touched, load_b(next, tile_col + half).x, untrue);
-            touched = select(touched, load_b(next, tile_col + half + 32u).x, untrue);
+        if (TOUCH_NEXT) {
+            let next = i + 4u + lane % 4u;
+            let half = lane / 4u % 2u * 16u;
+            if (TRANSPOSE_A) {
+                touched = select(touched, load_a(next, row + half).x, untrue);
+            }
+            if (!TRANSPOSE_B) {
+                touched = select(touched, load_b(next, tile_col + half).x, untrue);
+                touched = select(touched, load_b(next, tile_col + half + 32u).x, untrue);
+            }
         }
         let a0 = subgroupBroadcast(a[0], 0u);
         c0_0 += b0 * a0;

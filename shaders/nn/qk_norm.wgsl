@@ -25,11 +25,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> x: array<Columns>;
-@group(0) @binding(3) var<storage, read> query_weight: array<Columns>;
-@group(0) @binding(4) var<storage, read> key_weight: array<Columns>;
 @group(0) @binding(5) var<storage, read_write> y: array<Columns>;
-@group(0) @binding(6) var<storage, read> dy: array<Columns>;
 @group(0) @binding(7) var<storage, read_write> dqkv: array<Columns>;
 @group(0) @binding(8) var<storage, read_write> partials: array<Columns>;
 @group(0) @binding(9) var<storage, read_write> dquery_weight: array<Columns>;
@@ -55,9 +51,9 @@ fn start_of(row: u32, head: u32) -> u32 {
 
 fn weight_of(head: u32, column: u32) -> Columns {
     if (head < params.heads) {
-        return query_weight[column];
+        return load_query_weight(column);
     }
-    return key_weight[column];
+    return load_key_weight(column);
 }
 
 // rstd of the head that begins at `start`.
@@ -65,7 +61,8 @@ fn scale_of(start: u32) -> f32 {
     let columns = params.width / COLUMNS;
     var square = Columns();
     for (var c = 0u; c < columns; c++) {
-        square += x[start + c] * x[start + c];
+        let value = load_x(start + c);
+        square += value * value;
     }
     return 1.0 / sqrt(total(square) / f32(params.width) + params.eps);
 }
@@ -86,13 +83,13 @@ fn qk_norm_forward(
     let columns = params.width / COLUMNS;
     if (head >= params.heads + params.kv_heads) {
         for (var c = 0u; c < columns; c++) {
-            y[start + c] = x[start + c];
+            y[start + c] = load_x(start + c);
         }
         return;
     }
     let scale = scale_of(start);
     for (var c = 0u; c < columns; c++) {
-        y[start + c] = x[start + c] * scale * weight_of(head, c);
+        y[start + c] = load_x(start + c) * scale * weight_of(head, c);
     }
 }
 
@@ -113,12 +110,12 @@ fn qk_norm_backward(
     let scale = scale_of(start);
     var product = Columns();
     for (var c = 0u; c < columns; c++) {
-        product += dqkv[start + c] * weight_of(head, c) * (x[start + c] * scale);
+        product += load_dqkv(start + c) * weight_of(head, c) * (load_x(start + c) * scale);
     }
     let mean_product = total(product) / f32(params.width);
     for (var c = 0u; c < columns; c++) {
-        let g = dqkv[start + c] * weight_of(head, c);
-        dqkv[start + c] = scale * (g - x[start + c] * scale * mean_product);
+        let g = load_dqkv(start + c) * weight_of(head, c);
+        dqkv[start + c] = scale * (g - load_x(start + c) * scale * mean_product);
     }
 }
 
@@ -151,7 +148,7 @@ fn qk_norm_chunks(
     if (index < parts * columns) {
         for (var i = first + index / columns; i < end; i += parts) {
             let at = start_of(i / heads, first_head + i % heads) + column;
-            sum += dy[at] * (x[at] * scales[i - first]);
+            sum += load_dy(at) * (load_x(at) * scales[i - first]);
         }
     }
     sums[index] = sum;

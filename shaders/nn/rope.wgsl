@@ -3,7 +3,8 @@
 // the angle position * frequency[i].
 //
 // Bindings: 0 params, 1 counts (where the rows are live), 2 positions (rows) and 3 table
-// (FINE + coarse, D), read; 4 qkv (rows, (H + 2G) D), of which the query and key heads are turned.
+// (FINE + coarse, D; an operand), read; 4 qkv (rows, (H + 2G) D; an operand), of which the query and
+// key heads are turned.
 //
 // The table holds turns as (cos, sin), one after another for i = 0 .. D/2: row b those of position
 // b, row FINE + a those of position FINE a, which carry the scale. The turn of position FINE a + b
@@ -26,7 +27,6 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> positions: array<u32>;
-@group(0) @binding(3) var<storage, read> table: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> qkv: array<vec2<f32>>;
 
 @compute @workgroup_size(256)
@@ -43,13 +43,13 @@ fn rope(
     let head = item / params.half % params.heads;
     let i = item % params.half;
     let position = positions[row];
-    let fine = table[position % FINE * params.half + i];
-    let coarse = table[(FINE + position / FINE) * params.half + i];
+    let fine = load_table(position % FINE * params.half + i);
+    let coarse = load_table((FINE + position / FINE) * params.half + i);
     let cosines = fine.xz * coarse.xz - fine.yw * coarse.yw;
     let sines = params.sign * (fine.xz * coarse.yw + fine.yw * coarse.xz);
     let at = row * params.stride + head * 2u * params.half + i;
-    let first = qkv[at];
-    let second = qkv[at + params.half];
+    let first = load_qkv(at);
+    let second = load_qkv(at + params.half);
     qkv[at] = first * cosines - second * sines;
     qkv[at + params.half] = second * cosines + first * sines;
 }

@@ -5,7 +5,7 @@
 //   swiglu_backward: dgate = dy up silu'(gate), dup = dy silu(gate)
 //     bindings: 2 gate_up, 4 dy (rows, I), both read; 5 dgate_up (rows, 2I), written
 //
-// Binding 0 holds the parameters, 1 the counts (where the rows are live).
+// What is read are operands. Binding 0 holds the parameters, 1 the counts (where the rows are live).
 //
 // Dispatch: workgroups of 256, each thread four times a column or four of y. Rows past the live
 // ones are not written.
@@ -17,9 +17,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> gate_up: array<Columns>;
 @group(0) @binding(3) var<storage, read_write> y: array<Columns>;
-@group(0) @binding(4) var<storage, read> dy: array<Columns>;
 @group(0) @binding(5) var<storage, read_write> dgate_up: array<Columns>;
 
 const THREADS: u32 = 256u;
@@ -47,8 +45,8 @@ fn swiglu_forward(
         let at = first + i * THREADS;
         if (at < end) {
             let gate = at + at / width * width;
-            let g = gate_up[gate];
-            y[at] = g * sigmoid(g, decay(g)) * gate_up[gate + width];
+            let g = load_gate_up(gate);
+            y[at] = g * sigmoid(g, decay(g)) * load_gate_up(gate + width);
         }
     }
 }
@@ -66,13 +64,14 @@ fn swiglu_backward(
         let at = first + i * THREADS;
         if (at < end) {
             let gate = at + at / width * width;
-            let g = gate_up[gate];
+            let g = load_gate_up(gate);
             let e = decay(g);
             let s = sigmoid(g, e);
             // silu' = s + g s (1 - s); the last factor keeps its digits as the sigmoid of -g.
             let slope = s + g * s * sigmoid(-g, e);
-            dgate_up[gate] = dy[at] * gate_up[gate + width] * slope;
-            dgate_up[gate + width] = dy[at] * (g * s);
+            let incoming = load_dy(at);
+            dgate_up[gate] = incoming * load_gate_up(gate + width) * slope;
+            dgate_up[gate + width] = incoming * (g * s);
         }
     }
 }

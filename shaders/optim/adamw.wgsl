@@ -12,8 +12,8 @@
 // Moments of |m| < 1e-30 and |v| < 1e-35 count as zero: decayed further they would become
 // denormals, which some devices compute many times slower.
 //
-// Bindings: 0 params, 1 hyper, 2 param, 3 gradient, 4 m, 5 v (each the same length, read and
-// written), 6 stats (4, of the gradient norm; read).
+// Bindings: 0 params, 1 hyper, 2 param, 3 gradient, 4 m, 5 v (each the same length, read as operands
+// and written), 6 stats (4, of the gradient norm; read).
 //
 // Dispatch: one vec4 a thread, workgroups of 256.
 //
@@ -40,7 +40,7 @@ struct Hyper {
 @group(0) @binding(3) var<storage, read_write> gradient: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> first_moment: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> second_moment: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> stats: array<f32>;
+@group(0) @binding(6) var<uniform> stats: vec4<f32>;
 
 @compute @workgroup_size(256)
 fn adamw(
@@ -53,13 +53,13 @@ fn adamw(
         return;
     }
     let zero = vec4<f32>(0.0);
-    let g = gradient[i] * stats[1];
+    let g = load_gradient(i) * stats.y;
     gradient[i] = zero;
-    if (stats[2] != 0.0) {
+    if (stats.z != 0.0) {
         return;
     }
-    var m = first_moment[i];
-    var v = second_moment[i];
+    var m = load_first_moment(i);
+    var v = load_second_moment(i);
     m = select(m, zero, abs(m) < vec4<f32>(1e-30));
     v = select(v, zero, v < vec4<f32>(1e-35));
     m = hyper.beta1 * m + hyper.one_minus_beta1 * g;
@@ -68,5 +68,5 @@ fn adamw(
     second_moment[i] = v;
     let decay = select(1.0, hyper.decay, i < params.decayed_fours);
     let denominator = sqrt(v) / hyper.root_correction2 + hyper.eps;
-    param[i] = param[i] * decay - hyper.step_size * (m / denominator);
+    param[i] = load_param(i) * decay - hyper.step_size * (m / denominator);
 }

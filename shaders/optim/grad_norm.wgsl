@@ -10,7 +10,7 @@
 // A square overflows above 1.8e19, so where a thread's sum comes near, it sums again with elements
 // of 2^40 and more scaled by 2^-80 and apart ("large sum"). Elements below 1e-19 count as zero.
 //
-// Bindings: 0 params, 2 grads (length, read four at a time), 3 partials (written), 4 all_partials
+// Bindings: 0 params, 2 grads (length, an operand), 3 partials (written), 4 all_partials
 // (partials, 4; read), 5 stats (4; read and written).
 //
 // Dispatch: partials a workgroup of 256 a 16,384 elements; finish one workgroup of 256. The
@@ -33,7 +33,6 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> grads: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> all_partials: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> stats: array<f32>;
@@ -65,7 +64,7 @@ fn grad_norm_partials(
     let end = min(first + WG_SIZE * FOURS_PER_THREAD, params.fours);
     var squares = vec4<f32>();
     for (var i = first + local; i < end; i += WG_SIZE) {
-        let g = grads[i];
+        let g = load_grads(i);
         squares += g * g;
     }
     var sum = vec4<f32>(dot(squares, vec4<f32>(1.0)), 0.0, 0.0, 0.0);
@@ -73,7 +72,7 @@ fn grad_norm_partials(
     if (bitcast<u32>(sum.x) >= NEAR_OVERFLOW) {
         sum = vec4<f32>();
         for (var i = first + local; i < end; i += WG_SIZE) {
-            sum += careful_squares(grads[i]);
+            sum += careful_squares(load_grads(i));
         }
     }
     sh_sum[local] = sum;

@@ -44,6 +44,7 @@ fn token_logprob_backward(
     let first = index * params.stride / 4u;
     let fours = (params.vocab + 3u) / 4u;
     for (var i = local; i < fours; i += WG_SIZE) {
-        logits[first + i] = row_gradient(row, logits[first + i], 4u * i, token, incoming);
+        let z = load_logits(first + i);
+        logits[first + i] = row_gradient(row, z, 4u * i, token, incoming);
     }
 }

@@ -68,7 +68,8 @@ fn token_logprob_backward(
         let first = index * params.stride / 4u;
         let end = select(0u, (params.vocab + 3u) / 4u, mine);
         for (var i = lane; i < end; i += size) {
-            logits[first + i] = row_gradient(row, logits[first + i], 4u * i, token, incoming);
+            let z = load_logits(first + i);
+            logits[first + i] = row_gradient(row, z, 4u * i, token, incoming);
         }
     }
 }

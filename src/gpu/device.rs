@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::{Ledger, MemoryUse};
 use super::shader::{CompiledShader, Pipeline, PipelineKey};
+use super::stage::StagingTextures;
 use crate::{Error, Result};
 
 /// What a [`Gpu`] may use; each switch is for comparison, the default takes what the device has.
@@ -14,7 +15,7 @@ pub struct GpuOptions {
     /// least 8 lanes. `PREFGRAD_SUBGROUPS=0` in the environment switches them off as well.
     pub subgroups: bool,
     /// How matrix products are computed; `None` is the faster design for the kind of device.
-    /// `PREFGRAD_MATMUL=registers` or `subgroup` in the environment overrides it.
+    /// `PREFGRAD_MATMUL=registers`, `subgroup` or `staged` in the environment overrides it.
     pub matmul: Option<MatmulDesign>,
 }
 
@@ -34,21 +35,23 @@ pub enum MatmulDesign {
     Registers,
     /// Rows spread inside a subgroup: for software drivers, which are slow at loads.
     Subgroup,
+    /// As `Subgroup`, with operands copied into textures first, which software drivers read
+    /// several times faster than buffers. Copies stand between passes, so such a plan cannot be
+    /// encoded into one pass of the host's ([`Plan::encode`](super::Plan::encode)).
+    Staged,
 }
 
 impl MatmulDesign {
     /// The design for a device, where neither the environment nor `option` says otherwise.
-    fn pick(option: Option<Self>, subgroups: bool, device: wgpu::DeviceType) -> Self {
-        let fastest = if subgroups && device == wgpu::DeviceType::Cpu {
-            Self::Subgroup
-        } else {
-            Self::Registers
-        };
+    fn pick(option: Option<Self>, fastest: Self) -> Self {
         match std::env::var("PREFGRAD_MATMUL").as_deref() {
             Ok("registers") => Self::Registers,
             Ok("subgroup") => Self::Subgroup,
+            Ok("staged") => Self::Staged,
             Ok(other) => {
-                log::warn!("PREFGRAD_MATMUL={other} is neither `registers` nor `subgroup`");
+                log::warn!(
+                    "PREFGRAD_MATMUL={other} is none of `registers`, `subgroup` and `staged`"
+                );
                 option.unwrap_or(fastest)
             }
             Err(_) => option.unwrap_or(fastest),
@@ -79,7 +82,27 @@ struct Inner {
     matmul: MatmulDesign,
     timestamps: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    staging: Mutex<StagingTextures>,
+    activity: Mutex<Activity>,
     faults: Arc<Mutex<Faults>>,
+}
+
+/// What the crate has made and asked for on a device so far: for hosts, and the tests, to see that
+/// a training step allocates nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// Buffers made.
+    pub buffers: u64,
+    /// Textures made.
+    pub textures: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// Times that tensors were read back.
+    pub readbacks: u64,
+    /// Submissions of plans.
+    pub submissions: u64,
 }
 
 #[derive(Default)]
@@ -168,24 +191,39 @@ impl Gpu {
                 during: format!("opening {}", adapter.get_info().name),
                 detail: error.to_string(),
             })?;
-        let gpu = Self::from_device(device, queue, options);
+        let gpu = Self::around(device, queue, options, MatmulDesign::Staged);
         gpu.watch_own_device();
         Ok(gpu)
     }
 
     /// Works on a device and queue that the host application made, with any limits and features.
     ///
-    /// Kernel variants follow the features of this *device*, not of its adapter.
+    /// Kernel variants follow the features of this *device*, not of its adapter. Plans fit into a
+    /// pass of the host's unless `options` ask for [`MatmulDesign::Staged`].
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
+        Self::around(device, queue, options, MatmulDesign::Subgroup)
+    }
+
+    /// `software` is the matrix product's design for software drivers.
+    fn around(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        options: GpuOptions,
+        software: MatmulDesign,
+    ) -> Self {
         let info = device.adapter_info();
         let features = device.features();
         let allowed = options.subgroups
             && std::env::var("PREFGRAD_SUBGROUPS").map_or(true, |value| value != "0");
         let subgroups =
             allowed && features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 8;
+        let fastest = match info.device_type {
+            wgpu::DeviceType::Cpu if subgroups => software,
+            _ => MatmulDesign::Registers,
+        };
         let inner = Inner {
             subgroups,
-            matmul: MatmulDesign::pick(options.matmul, subgroups, info.device_type),
+            matmul: MatmulDesign::pick(options.matmul, fastest),
             timestamps: features.contains(
                 wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             ),
@@ -194,6 +232,8 @@ impl Gpu {
             device,
             queue,
             pipelines: Mutex::default(),
+            staging: Mutex::default(),
+            activity: Mutex::default(),
             faults: Arc::default(),
         };
         Self {
@@ -256,6 +296,17 @@ impl Gpu {
         None
     }
 
+    /// Takes note of a texture that plans share, where tensors are counted.
+    pub(super) fn count_texture(&self, key: (u32, u32), bytes: u64) {
+        if let Some(ledger) = &self.ledger {
+            ledger.count_texture(key, bytes);
+        }
+    }
+
+    pub(super) fn staging_textures(&self) -> &Mutex<StagingTextures> {
+        &self.inner.staging
+    }
+
     fn watch_own_device(&self) {
         let faults = self.inner.faults.clone();
         self.device()
@@ -298,6 +349,11 @@ impl Gpu {
     /// How matrix products are computed on this device.
     pub fn matmul_design(&self) -> MatmulDesign {
         self.inner.matmul
+    }
+
+    /// Whether kernels read their operands from copies in textures.
+    pub(crate) fn stages(&self) -> bool {
+        self.inner.matmul == MatmulDesign::Staged
     }
 
     /// Whether [`crate::Plan::profile`] can time single dispatches.
@@ -366,6 +422,16 @@ impl Gpu {
         }
     }
 
+    /// What was made and asked for on this device so far, through all clones of this handle.
+    pub fn activity(&self) -> Activity {
+        *lock(&self.inner.activity)
+    }
+
+    /// Takes note of something made or asked for.
+    pub(crate) fn note(&self, note: impl FnOnce(&mut Activity)) {
+        note(&mut lock(&self.inner.activity));
+    }
+
     /// Every shader variant compiled for this device so far, by name and text.
     pub fn compiled(&self) -> Vec<CompiledShader> {
         let pipelines = lock(&self.inner.pipelines);
@@ -383,6 +449,7 @@ impl Gpu {
             return Ok(found.clone());
         }
         let made = Arc::new(make()?);
+        self.note(|activity| activity.pipelines += 1);
         lock(&self.inner.pipelines).insert(key, made.clone());
         Ok(made)
     }

@@ -1,5 +1,6 @@
 //! [`MemoryPlan`]: what a run will allocate, counted before anything is allocated.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -48,13 +49,26 @@ impl MemoryUse {
     }
 }
 
-/// The bytes of each use, filled while tensors are counted in place of allocated.
+/// What is counted in place of allocated.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ledger(Arc<Mutex<MemoryPlan>>);
+pub(super) struct Ledger(Arc<Mutex<Counted>>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    plan: MemoryPlan,
+    /// Textures that all plans of a device share, by place among a dispatch's operands and by rows.
+    textures: HashSet<(u32, u32)>,
+}
 
 impl Ledger {
     pub fn count(&self, purpose: MemoryUse, bytes: u64) {
-        lock(&self.0).bytes[purpose as usize] += bytes;
+        lock(&self.0).plan.bytes[purpose as usize] += bytes;
+    }
+
+    pub fn count_texture(&self, key: (u32, u32), bytes: u64) {
+        if lock(&self.0).textures.insert(key) {
+            self.count(MemoryUse::Workspace, bytes);
+        }
     }
 }
 
@@ -81,7 +95,7 @@ impl MemoryPlan {
     ) -> std::result::Result<Self, E> {
         let ledger = Ledger::default();
         make(&gpu.counting(ledger.clone()))?;
-        let plan = lock(&ledger.0).clone();
+        let plan = lock(&ledger.0).plan.clone();
         Ok(plan)
     }
 

@@ -7,9 +7,11 @@ mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod profile;
 mod shader;
+mod stage;
 mod tensor;
+mod unroll;
 
-pub use device::{Gpu, GpuOptions, MatmulDesign};
+pub use device::{Activity, Gpu, GpuOptions, MatmulDesign};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use memory::{MemoryPlan, MemoryUse};

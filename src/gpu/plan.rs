@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::shader::{Pipeline, Shader, Variant};
+use super::stage::Stage;
 use super::tensor::MIN_BYTES;
 use super::{Gpu, Params, Tensor};
 use crate::{Error, Result};
@@ -17,6 +18,9 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`
     Write,
+    /// `texture_storage_2d<rgba32float, read>` that a tensor is copied into before the dispatch, four
+    /// elements a texel
+    Staged,
 }
 
 /// A tensor at a binding number of group 0. Number 0 is the kernel's parameters.
@@ -25,6 +29,8 @@ pub struct Binding<'a> {
     slot: u32,
     access: Access,
     tensor: &'a Tensor,
+    /// A copy of what the dispatch itself overwrites.
+    overwritten: bool,
 }
 
 impl<'a> Binding<'a> {
@@ -34,6 +40,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Uniform,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -43,6 +50,7 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Read,
             tensor,
+            overwritten: false,
         }
     }
 
@@ -52,6 +60,34 @@ impl<'a> Binding<'a> {
             slot,
             access: Access::Write,
             tensor,
+            overwritten: false,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    pub(crate) fn tensor(&self) -> &'a Tensor {
+        self.tensor
+    }
+
+    /// A texture at `slot` that holds a copy of the tensor.
+    pub(crate) fn staged(slot: u32, tensor: &'a Tensor) -> Self {
+        Self {
+            slot,
+            access: Access::Staged,
+            tensor,
+            overwritten: false,
+        }
+    }
+
+    /// As [`Binding::staged`], of a tensor that the dispatch writes at another number: the copy
+    /// holds what was there before.
+    pub(crate) fn staged_before(slot: u32, tensor: &'a Tensor) -> Self {
+        Self {
+            overwritten: true,
+            ..Self::staged(slot, tensor)
         }
     }
 }
@@ -87,6 +123,7 @@ pub struct Dispatch<'a> {
 pub(super) struct Recorded {
     pub(super) label: &'static str,
     pub(super) cost: Cost,
+    stages: Vec<Stage>,
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     workgroups: [u32; 3],
@@ -124,43 +161,29 @@ impl Plan {
     ///
     /// [`Error::Limit`], [`Error::Overlap`], [`Error::Shader`].
     pub fn push(&mut self, dispatch: &Dispatch<'_>) -> Result<()> {
-        if dispatch.workgroups == 0 || self.gpu.counts_only() {
+        if dispatch.workgroups == 0 {
+            return Ok(());
+        }
+        if self.gpu.counts_only() {
+            let staged = |b: &&Binding<'_>| b.access == Access::Staged;
+            for (place, binding) in (0..).zip(dispatch.bindings.iter().filter(staged)) {
+                self.gpu.count_staged(place, binding.tensor);
+            }
             return Ok(());
         }
         self.check_bindings(dispatch)?;
         let workgroups = fold(&self.gpu, dispatch.label, dispatch.workgroups)?;
-        let mut slots = Vec::with_capacity(dispatch.bindings.len() + 1);
-        let mut entries = Vec::with_capacity(dispatch.bindings.len() + 1);
         let params = match dispatch.params.bytes {
             [] => None,
             bytes => Some(self.params.push(&self.gpu, bytes)),
         };
-        if let Some((buffer, offset)) = &params {
-            slots.push((0, Access::Uniform));
-            entries.push(wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: *offset,
-                    size: wgpu::BufferSize::new(dispatch.params.bytes.len() as u64),
-                }),
-            });
-        }
-        for binding in dispatch.bindings {
-            slots.push((binding.slot, binding.access));
-            entries.push(wgpu::BindGroupEntry {
-                binding: binding.slot,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: binding.tensor.buffer(),
-                    offset: binding.tensor.offset_bytes(),
-                    size: wgpu::BufferSize::new(bound_bytes(binding.tensor)),
-                }),
-            });
-        }
+        let (stages, views) = self.stage(dispatch.bindings);
+        let (slots, entries) = bind(dispatch, params.as_ref(), &views);
         let pipeline =
             dispatch
                 .shader
                 .pipeline(&self.gpu, &dispatch.variant, &slots, dispatch.params)?;
+        self.gpu.note(|activity| activity.bind_groups += 1);
         let bind_group = self
             .gpu
             .guarded(wgpu::ErrorFilter::Validation, || {
@@ -179,6 +202,7 @@ impl Plan {
         self.recorded.push(Recorded {
             label: dispatch.label,
             cost: dispatch.cost,
+            stages,
             pipeline,
             bind_group,
             workgroups,
@@ -186,12 +210,21 @@ impl Plan {
         Ok(())
     }
 
+    /// The copies of the bindings that are staged, and the textures they are bound as.
+    fn stage(&self, bindings: &[Binding<'_>]) -> (Vec<Stage>, Vec<wgpu::TextureView>) {
+        let staged = |b: &&Binding<'_>| b.access == Access::Staged;
+        let bindings = (0..).zip(bindings.iter().filter(staged));
+        bindings
+            .map(|(place, binding)| self.gpu.stage(place, binding.tensor))
+            .unzip()
+    }
+
     fn check_bindings(&self, dispatch: &Dispatch<'_>) -> Result<()> {
         let limits = self.gpu.limits();
         let storage = dispatch
             .bindings
             .iter()
-            .filter(|b| b.access != Access::Uniform);
+            .filter(|b| matches!(b.access, Access::Read | Access::Write));
         let count = storage.clone().count() as u64;
         let limit = u64::from(limits.max_storage_buffers_per_shader_stage);
         if count > limit {
@@ -230,7 +263,7 @@ impl Plan {
             let reads = dispatch
                 .bindings
                 .iter()
-                .filter(|b| b.access != Access::Write);
+                .filter(|b| b.access != Access::Write && !b.overwritten);
             if let Some(read) = reads.clone().find(same) {
                 return Err(Error::Overlap {
                     op: dispatch.label.into(),
@@ -261,16 +294,34 @@ impl Plan {
     }
 
     /// Records the whole plan into a compute pass, which may be a host application's own.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.encode_range(pass, 0..self.recorded.len());
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for a plan with staged operands, which no pass can copy: see
+    /// [`MatmulDesign::Staged`](super::MatmulDesign::Staged) and [`Plan::commands`].
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
+        if self.recorded.iter().any(Recorded::is_staged) {
+            return Err(Error::shape(
+                "plan",
+                "it copies operands between dispatches, which a pass cannot: use `Plan::commands`, \
+                 or open the device with another `MatmulDesign`",
+            ));
+        }
+        for dispatch in &self.recorded {
+            dispatch.encode(pass);
+        }
+        Ok(())
+    }
+
+    /// Records the whole plan, in one compute pass where no operands are staged.
+    pub fn commands(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.commands_range(encoder, 0..self.recorded.len());
     }
 
     /// Records some of the plan's dispatches; a range past the end is cut.
-    pub fn encode_range(&self, pass: &mut wgpu::ComputePass<'_>, range: Range<usize>) {
+    pub fn commands_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let end = range.end.min(self.recorded.len());
-        for dispatch in &self.recorded[range.start.min(end)..end] {
-            dispatch.encode(pass);
-        }
+        encode_all(encoder, &self.recorded[range.start.min(end)..end]);
     }
 
     /// Cuts the plan into ranges of at most `budget` floating-point operations (a byte moved
@@ -292,13 +343,14 @@ impl Plan {
         parts
     }
 
-    /// Encodes the plan into one pass of one submission; does not wait for it.
+    /// Encodes the plan into one submission; does not wait for it.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
         let mut encoder = self
             .gpu
             .device()
             .create_command_encoder(&Default::default());
-        self.encode(&mut encoder.begin_compute_pass(&Default::default()));
+        self.commands(&mut encoder);
+        self.gpu.note(|activity| activity.submissions += 1);
         self.gpu.queue().submit([encoder.finish()])
     }
 
@@ -309,6 +361,17 @@ impl Plan {
 }
 
 impl Recorded {
+    pub(super) fn is_staged(&self) -> bool {
+        !self.stages.is_empty()
+    }
+
+    /// Makes the copies that the dispatch needs, for which no pass may be open.
+    pub(super) fn encode_stages(&self, encoder: &mut wgpu::CommandEncoder) {
+        for stage in &self.stages {
+            stage.encode(encoder);
+        }
+    }
+
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
@@ -325,7 +388,29 @@ impl std::fmt::Debug for Plan {
     }
 }
 
-/// Encodes plans one after another into one pass of one submission; does not wait for it.
+/// Encodes dispatches in order, in one pass up to the next that needs copies.
+fn encode_all<'a>(
+    encoder: &mut wgpu::CommandEncoder,
+    dispatches: impl IntoIterator<Item = &'a Recorded>,
+) {
+    let mut pass: Option<wgpu::ComputePass<'static>> = None;
+    for dispatch in dispatches {
+        if dispatch.is_staged() {
+            pass = None;
+            dispatch.encode_stages(encoder);
+        }
+        let open = match pass.take() {
+            Some(open) => open,
+            None => {
+                let begun = encoder.begin_compute_pass(&Default::default());
+                begun.forget_lifetime()
+            }
+        };
+        dispatch.encode(pass.insert(open));
+    }
+}
+
+/// Encodes plans one after another into one submission; does not wait for it.
 ///
 /// Plans of another device than the first one's are a mistake that wgpu reports.
 pub fn submit_together(plans: &[&Plan]) {
@@ -336,13 +421,50 @@ pub fn submit_together(plans: &[&Plan]) {
         .gpu
         .device()
         .create_command_encoder(&Default::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for plan in plans {
-            plan.encode(&mut pass);
-        }
-    }
+    let dispatches = plans.iter().flat_map(|plan| &plan.recorded);
+    encode_all(&mut encoder, dispatches);
+    first.gpu.note(|activity| activity.submissions += 1);
     first.gpu.queue().submit([encoder.finish()]);
+}
+
+/// How each slot is used, and what is bound there; `views` are the staged bindings' in order.
+fn bind<'a>(
+    dispatch: &Dispatch<'a>,
+    params: Option<&'a (wgpu::Buffer, u64)>,
+    views: &'a [wgpu::TextureView],
+) -> (Vec<(u32, Access)>, Vec<wgpu::BindGroupEntry<'a>>) {
+    let buffer = |buffer, offset, bytes| {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset,
+            size: wgpu::BufferSize::new(bytes),
+        })
+    };
+    let mut views = views.iter();
+    let params = params.map(|(arena, offset)| {
+        let bytes = dispatch.params.bytes.len() as u64;
+        (0, Access::Uniform, buffer(arena, *offset, bytes))
+    });
+    let bindings = dispatch.bindings.iter().map(|binding| {
+        let tensor = binding.tensor;
+        let resource = match binding.access {
+            Access::Staged => views.next().map(wgpu::BindingResource::TextureView),
+            _ => None,
+        };
+        let whole = || buffer(tensor.buffer(), tensor.offset_bytes(), bound_bytes(tensor));
+        let resource = resource.unwrap_or_else(whole);
+        (binding.slot, binding.access, resource)
+    });
+    params
+        .into_iter()
+        .chain(bindings)
+        .map(|(binding, access, resource)| {
+            (
+                (binding, access),
+                wgpu::BindGroupEntry { binding, resource },
+            )
+        })
+        .unzip()
 }
 
 /// A binding must hold one element, so short tensors bind some of what follows in their buffer.
@@ -403,6 +525,7 @@ impl ParamArena {
     }
 
     fn new_chunk(&mut self, gpu: &Gpu) -> wgpu::Buffer {
+        gpu.note(|activity| activity.buffers += 1);
         let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some("kernel parameters"),
             size: Self::CHUNK_BYTES,

@@ -117,7 +117,7 @@ impl Plan {
     }
 }
 
-/// Nanoseconds of each dispatch.
+/// Nanoseconds of each dispatch, with the copies it needs.
 fn time_dispatches(gpu: &Gpu, dispatches: &[super::plan::Recorded]) -> Result<Vec<f64>> {
     let count = dispatches.len() as u32 + 1;
     let bytes = u64::from(count) * 8;
@@ -143,14 +143,23 @@ fn time_dispatches(gpu: &Gpu, dispatches: &[super::plan::Recorded]) -> Result<Ve
         wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
     );
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.write_timestamp(&queries, 0);
-        for (index, dispatch) in dispatches.iter().enumerate() {
-            dispatch.encode(&mut pass);
-            pass.write_timestamp(&queries, index as u32 + 1);
+    let begin = |encoder: &mut wgpu::CommandEncoder| {
+        encoder
+            .begin_compute_pass(&Default::default())
+            .forget_lifetime()
+    };
+    let mut pass = begin(&mut encoder);
+    pass.write_timestamp(&queries, 0);
+    for (index, dispatch) in dispatches.iter().enumerate() {
+        if dispatch.is_staged() {
+            drop(pass);
+            dispatch.encode_stages(&mut encoder);
+            pass = begin(&mut encoder);
         }
+        dispatch.encode(&mut pass);
+        pass.write_timestamp(&queries, index as u32 + 1);
     }
+    drop(pass);
     encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
     encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, bytes);
     gpu.queue().submit([encoder.finish()]);

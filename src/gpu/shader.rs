@@ -1,5 +1,6 @@
 //! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
 
+use super::unroll::unrolled;
 use super::{Access, Field, Gpu, Params};
 use crate::{Error, Result};
 
@@ -56,7 +57,8 @@ impl Shader {
     /// The complete WGSL text of a variant, as a browser, Dawn or an editor takes it.
     ///
     /// Prelude, libraries and kernel are concatenated, which WGSL allows since declarations at
-    /// module scope may stand in any order.
+    /// module scope may stand in any order. A loop behind a line `// unroll` is written out where
+    /// its bound is one of the prelude's constants.
     pub fn wgsl(&self, variant: &Variant<'_>) -> String {
         let enable = match self.capability {
             Capability::Core => "",
@@ -78,7 +80,8 @@ impl Shader {
             text += lib.text;
             text += "\n";
         }
-        text + self.text
+        text += self.text;
+        unrolled(&text, variant.consts)
     }
 
     fn key(&self, variant: &Variant<'_>, slots: &[(u32, Access)]) -> PipelineKey {
@@ -209,17 +212,23 @@ pub(super) struct Pipeline {
 }
 
 fn layout_entry((binding, access): (u32, Access)) -> wgpu::BindGroupLayoutEntry {
+    let buffer = |ty| wgpu::BindingType::Buffer {
+        ty,
+        has_dynamic_offset: false,
+        min_binding_size: None,
+    };
     wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer {
-            ty: match access {
-                Access::Uniform => wgpu::BufferBindingType::Uniform,
-                Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
+        ty: match access {
+            Access::Uniform => buffer(wgpu::BufferBindingType::Uniform),
+            Access::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
+            Access::Write => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
+            Access::Staged => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: wgpu::TextureFormat::Rgba32Float,
+                view_dimension: wgpu::TextureViewDimension::D2,
             },
-            has_dynamic_offset: false,
-            min_binding_size: None,
         },
         count: None,
     }

@@ -96,6 +96,7 @@ impl Tensor {
             true => MIN_BYTES,
             false => bytes,
         };
+        gpu.note(|activity| activity.buffers += 1);
         let buffer = gpu
             .guarded(wgpu::ErrorFilter::OutOfMemory, || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {
@@ -303,6 +304,7 @@ impl Tensor {
         if gpu.counts_only() {
             return Err(read_failed(&self.label, "its memory is only being planned"));
         }
+        gpu.note(|activity| activity.readbacks += 1);
         let staging = gpu
             .guarded(wgpu::ErrorFilter::OutOfMemory, || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {

@@ -6,6 +6,7 @@
 
 mod metrics;
 pub mod nn;
+mod operand;
 pub mod optim;
 pub mod policy;
 pub mod preference;

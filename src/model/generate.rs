@@ -376,12 +376,10 @@ impl Generator {
             .gpu
             .device()
             .create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            self.prefill.encode(&mut pass);
-            self.step
-                .encode_range(&mut pass, self.draw..self.step.len());
-        }
+        self.prefill.commands(&mut encoder);
+        self.step
+            .commands_range(&mut encoder, self.draw..self.step.len());
+        self.gpu.note(|activity| activity.submissions += 1);
         self.gpu.queue().submit([encoder.finish()]);
         for step in 1..max_new_tokens {
             self.step.submit();

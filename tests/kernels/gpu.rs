@@ -28,7 +28,7 @@ pub fn matmul_gpus() -> &'static [Gpu] {
     GPUS.get_or_init(|| {
         let mut designs = vec![MatmulDesign::Registers];
         if gpu().subgroups() {
-            designs.push(MatmulDesign::Subgroup);
+            designs.extend([MatmulDesign::Subgroup, MatmulDesign::Staged]);
         }
         let open = |design: &MatmulDesign| {
             Gpu::with_options(GpuOptions {

@@ -2,9 +2,9 @@
 
 use prefgrad::kernels::Size;
 use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
-use prefgrad::{Error, Gpu, GpuOptions, Plan, Tensor, fold};
+use prefgrad::{Error, Gpu, GpuOptions, MatmulDesign, Plan, Tensor, fold};
 
-use crate::gpu::gpu;
+use crate::gpu::{gpu, matmul_gpus};
 
 fn product(plan: &mut Plan, a: &Tensor, b: &Tensor, out: &Tensor) -> Result<(), Error> {
     let [m, k] = a.shape() else {
@@ -40,11 +40,50 @@ fn two_replays_in_one_submission_both_run() {
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
     {
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        plan.encode(&mut pass);
-        plan.encode(&mut pass);
+        plan.encode(&mut pass).expect("fits a pass");
+        plan.encode(&mut pass).expect("fits a pass");
     }
     gpu.queue().submit([encoder.finish()]);
     assert_eq!(x.read::<f32>(gpu).unwrap(), [12.0, 20.0]);
+}
+
+#[test]
+fn staged_operands_are_copied_right_before_each_use() {
+    let mut diagonal = [0.0f32; 16];
+    for gpu in matmul_gpus() {
+        // As above, four wide: each product reads what the one before it has just written.
+        let mut times = |label, factor| {
+            (0..4).for_each(|i| diagonal[5 * i] = factor);
+            Tensor::from_slice(gpu, label, &[4, 4], &diagonal).unwrap()
+        };
+        let (double, one) = (times("double", 2.0), times("one", 1.0));
+        let x = Tensor::from_slice(gpu, "x", &[1, 4], &[3.0f32, 5.0, 7.0, 11.0]).unwrap();
+        let y = Tensor::zeros::<f32>(gpu, "y", &[1, 4]).unwrap();
+        let mut plan = Plan::new(gpu);
+        product(&mut plan, &x, &double, &y).unwrap();
+        product(&mut plan, &y, &one, &x).unwrap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        plan.commands(&mut encoder);
+        plan.commands_range(&mut encoder, 0..99);
+        plan.commands_range(&mut encoder, 2..1);
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            let encoded = plan.encode(&mut pass);
+            let staged = gpu.matmul_design() == MatmulDesign::Staged;
+            assert_eq!(encoded.is_err(), staged, "{encoded:?}");
+            if let Err(error) = encoded {
+                assert!(error.to_string().contains("Plan::commands"), "{error}");
+            } else {
+                plan.encode(&mut pass).unwrap();
+            }
+        }
+        if gpu.matmul_design() == MatmulDesign::Staged {
+            plan.commands(&mut encoder);
+            plan.commands(&mut encoder);
+        }
+        gpu.queue().submit([encoder.finish()]);
+        assert_eq!(x.read::<f32>(gpu).unwrap(), [48.0, 80.0, 112.0, 176.0]);
+    }
 }
 
 #[test]

@@ -47,9 +47,11 @@ fn every_shader_file_and_entry_point_is_compiled_by_some_case() {
             println!("skipped: {} needs subgroups", path.display());
             continue;
         }
+        // Loops behind such a mark are written out, so the text goes on differently.
+        let head = text.split("// unroll").next().unwrap_or_default();
         let with: Vec<&CompiledShader> = shaders()
             .iter()
-            .filter(|shader| shader.wgsl.contains(&text))
+            .filter(|shader| shader.wgsl.contains(head))
             .collect();
         assert!(!with.is_empty(), "no case uses {}", path.display());
         for entry in entry_points(&text) {

@@ -47,6 +47,7 @@ fn devices() -> Vec<GpuOptions> {
     let default = Gpu::new().expect("the tests need a GPU or the software driver");
     if default.subgroups() {
         devices.push(by(true, MatmulDesign::Subgroup));
+        devices.push(by(true, MatmulDesign::Staged));
     } else {
         println!("this device has no subgroups: variants that need them are not tested");
     }

@@ -46,6 +46,7 @@ fn access_of(space: AddressSpace) -> Option<Access> {
             Some(Access::Write)
         }
         AddressSpace::Storage { .. } => Some(Access::Read),
+        AddressSpace::Handle => Some(Access::Staged),
         _ => None,
     }
 }

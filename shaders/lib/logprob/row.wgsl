@@ -14,7 +14,7 @@
 // logit is left out of the sums, so that the logarithm and 1 - p of a confident prediction, rest /
 // (1 + rest), keep theirs. Rows are read four logits at a time and in one pass.
 //
-// A kernel declares `params` with `vocab` and `stride`, and `inverse_temperature`.
+// `logits` are an operand. A kernel declares `params` with `vocab` and `stride`, and `inverse_temperature`.
 //
 // Source: online sums Milakov & Gimelshein 2018 (arXiv 1805.02867, algorithm 3).
 struct Target {

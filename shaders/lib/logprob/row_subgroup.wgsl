@@ -20,7 +20,7 @@ fn read_row(row: u32, token: u32, mine: bool, lane: u32, size: u32) -> Row {
     own = subgroupMax(own);
     var sums = no_sums();
     for (var i = lane; i < end; i += size) {
-        sums = add_fours(sums, logits[first + i], 4u * i);
+        sums = add_fours(sums, load_logits(first + i), 4u * i);
     }
     let highest = subgroupMax(sums.max);
     let d = (sums.max - highest) * inverse_temperature();

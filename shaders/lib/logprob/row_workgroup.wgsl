@@ -13,7 +13,7 @@ fn read_row(row: u32, token: u32, local: u32) -> Row {
     }
     var sums = no_sums();
     for (var i = local; i < fours; i += WG_SIZE) {
-        sums = add_fours(sums, logits[first + i], 4u * i);
+        sums = add_fours(sums, load_logits(first + i), 4u * i);
     }
     sh_sums[local] = sums;
     for (var half = WG_SIZE / 2u; half > 0u; half /= 2u) {

@@ -7,7 +7,6 @@
 // the correction for the rounded mean (Chan, Golub and LeVeque 1983, equation 1.7).
 //
 // Bindings: bias, dbias (C); mean (rows).
-@group(0) @binding(11) var<storage, read> bias: array<Columns>;
 @group(0) @binding(12) var<storage, read_write> mean_out: array<f32>;
 @group(0) @binding(13) var<storage, read> mean: array<f32>;
 @group(0) @binding(14) var<storage, read_write> dbias: array<Columns>;
@@ -21,13 +20,13 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
     let first = row * groups;
     var sum = Columns();
     for (var c = lane; c < groups; c += lanes) {
-        sum += x[first + c];
+        sum += load_x(first + c);
     }
     let rounded = row_sum(Sums(total(sum), 0.0), lane).x / width;
     var distance = Columns();
     var square = Columns();
     for (var c = lane; c < groups; c += lanes) {
-        let d = x[first + c] - rounded;
+        let d = load_x(first + c) - rounded;
         distance += d;
         square += d * d;
     }
@@ -36,8 +35,8 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
     let scale = 1.0 / sqrt(max(sums.y - shift * shift, 0.0) + params.eps);
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
-            let normalised = ((x[first + c] - rounded) - shift) * scale;
-            y[first + c] = normalised * weight[c] + bias[c];
+            let normalised = ((load_x(first + c) - rounded) - shift) * scale;
+            y[first + c] = normalised * load_weight(c) + load_bias(c);
         }
         if (lane == 0u) {
             mean_out[row] = rounded + shift;
@@ -55,15 +54,15 @@ fn row_gradient(row: u32, lane: u32, lanes: u32, write: bool) {
     var sum = Columns();
     var product = Columns();
     for (var c = lane; c < groups; c += lanes) {
-        let g = dy[first + c] * weight[c];
+        let g = load_dy(first + c) * load_weight(c);
         sum += g;
-        product += g * ((x[first + c] - centre) * scale);
+        product += g * ((load_x(first + c) - centre) * scale);
     }
     let means = row_sum(Sums(total(sum), total(product)), lane) / width;
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
-            let g = dy[first + c] * weight[c];
-            let normalised = (x[first + c] - centre) * scale;
+            let g = load_dy(first + c) * load_weight(c);
+            let normalised = (load_x(first + c) - centre) * scale;
             write_input_gradient(first + c, scale * (g - means.x - normalised * means.y));
         }
     }
@@ -76,8 +75,8 @@ fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
     var by_bias = Columns();
     for (var row = rows.x; row < rows.y; row++) {
         let at = row * groups + column;
-        let gradient = dy[at];
-        by_weight += gradient * ((x[at] - mean[row]) * rstd[row]);
+        let gradient = load_dy(at);
+        by_weight += gradient * ((load_x(at) - mean[row]) * rstd[row]);
         by_bias += gradient;
     }
     partials[2u * chunk * groups + column] = by_weight;

@@ -11,13 +11,14 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
     let first = row * groups;
     var square = Columns();
     for (var c = lane; c < groups; c += lanes) {
-        square += x[first + c] * x[first + c];
+        let value = load_x(first + c);
+        square += value * value;
     }
     let mean_square = row_sum(total(square), lane) / f32(params.columns);
     let scale = 1.0 / sqrt(mean_square + params.eps);
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
-            y[first + c] = x[first + c] * scale * weight[c];
+            y[first + c] = load_x(first + c) * scale * load_weight(c);
         }
         if (lane == 0u) {
             rstd_out[row] = scale;
@@ -31,13 +32,13 @@ fn row_gradient(row: u32, lane: u32, lanes: u32, write: bool) {
     let scale = rstd[row];
     var product = Columns();
     for (var c = lane; c < groups; c += lanes) {
-        product += dy[first + c] * weight[c] * (x[first + c] * scale);
+        product += load_dy(first + c) * load_weight(c) * (load_x(first + c) * scale);
     }
     let mean_product = row_sum(total(product), lane) / f32(params.columns);
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
-            let g = dy[first + c] * weight[c];
-            let normalised = x[first + c] * scale;
+            let g = load_dy(first + c) * load_weight(c);
+            let normalised = load_x(first + c) * scale;
             write_input_gradient(first + c, scale * (g - normalised * mean_product));
         }
     }
@@ -49,7 +50,7 @@ fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
     var by_weight = Columns();
     for (var row = rows.x; row < rows.y; row++) {
         let at = row * groups + column;
-        by_weight += dy[at] * (x[at] * rstd[row]);
+        by_weight += load_dy(at) * (load_x(at) * rstd[row]);
     }
     partials[chunk * groups + column] = by_weight;
 }

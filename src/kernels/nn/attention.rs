@@ -4,6 +4,7 @@ use crate::data::batch::{Segment, TILE_ROWS, Tile};
 use crate::gpu::{
     Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::{Operand, operand};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -37,6 +38,11 @@ pub const MAX_HEAD_WIDTH: usize = 128;
 
 const OP: &str = "nn.attention";
 const COMMON: &Lib = lib!("lib.attention", "attention.wgsl");
+const QKV: &Operand = operand!("qkv", 2);
+/// The gradient of the output, where the queries' gradient and where the keys' reads it.
+const DOUT_DQ: &Operand = operand!("dout", 6);
+const DOUT_DKV: &Operand = operand!("dout", 5);
+const OUT: &Operand = operand!("out", 5);
 const BROADCAST: &Lib = lib!("lib.broadcast", "broadcast.wgsl");
 /// Keys or rows that a thread takes in one iteration of its loop.
 const STEP: usize = 4;
@@ -217,8 +223,8 @@ pub fn attention_forward(
             products: 2,
         },
         io.counts,
+        &[(QKV, io.qkv)],
         &[
-            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
             Binding::write(5, io.out),
@@ -271,12 +277,10 @@ pub fn attention_backward(
             products: 3,
         },
         io.counts,
+        &[(QKV, io.qkv), (OUT, io.out), (DOUT_DQ, io.dout)],
         &[
-            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
-            Binding::read(5, io.out),
-            Binding::read(6, io.dout),
             Binding::read(7, io.lse),
             Binding::write(8, io.delta),
             Binding::write(9, io.dqkv),
@@ -295,11 +299,10 @@ pub fn attention_backward(
             products: 4,
         },
         io.counts,
+        &[(QKV, io.qkv), (DOUT_DKV, io.dout)],
         &[
-            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
-            Binding::read(5, io.dout),
             Binding::read(6, io.lse),
             Binding::read(7, io.delta),
             Binding::write(8, io.dqkv),
@@ -325,26 +328,35 @@ fn push(
     sizes: &AttentionSizes,
     kernel: &Kernel,
     counts: Option<&Tensor>,
+    operands: &[(&'static Operand, &Tensor)],
     bindings: &[Binding<'_>],
     moved: &[&Tensor],
 ) -> Result<()> {
     let heads = sizes.heads;
     let params = AttentionParams::new(sizes)?;
     let (live, counts) = live_lib(OP, &[sizes.tiles], counts)?;
-    let bindings: Vec<Binding<'_>> = bindings.iter().copied().chain(counts).collect();
+    let mut bindings: Vec<Binding<'_>> = bindings.iter().copied().chain(counts).collect();
+    let mut libs = vec![DISPATCH, live, COMMON];
     let broadcast = by_broadcast(plan.gpu());
-    let libs: &[&Lib] = if broadcast {
-        &[DISPATCH, live, COMMON, BROADCAST]
-    } else {
-        &[DISPATCH, live, COMMON]
-    };
+    if broadcast {
+        libs.push(BROADCAST);
+    }
+    for &(operand, tensor) in operands {
+        if broadcast {
+            let (lib, binding) = operand.bind(plan.gpu(), tensor, true);
+            libs.push(lib);
+            bindings.push(binding);
+        } else {
+            bindings.push(Binding::read(operand.slot, tensor));
+        }
+    }
     plan.push(&Dispatch {
         label: kernel.label,
         shader: kernel.shaders[usize::from(broadcast)],
         variant: Variant {
             entry: kernel.entries[usize::from(broadcast)],
-            libs,
-            consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
+            libs: &libs,
+            consts: &[("WIDTH4", Const::U32(to_u32(OP, heads.width / 4)?))],
         },
         params: Params::of(&params),
         bindings: &bindings,

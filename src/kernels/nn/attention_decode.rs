@@ -143,7 +143,7 @@ pub fn attention_decode(
         variant: Variant {
             entry,
             libs: &[DISPATCH, live, SEQUENCE, COMMON],
-            consts: &[("HEAD_WIDTH", Const::U32(to_u32(OP, heads.width)?))],
+            consts: &[("WIDTH4", Const::U32(to_u32(OP, heads.width / 4)?))],
         },
         params: Params::of(&params),
         bindings: &bindings,

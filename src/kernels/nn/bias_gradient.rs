@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
     CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, live_lib,
     shader, to_u32,
@@ -11,6 +12,7 @@ use crate::kernels::{
 pub const SHADER: Shader = shader!("nn.bias_gradient", "nn/bias_gradient.wgsl", Core);
 
 const OP: &str = "nn.bias_gradient";
+const OPERANDS: [&Operand; 1] = [operand!("dy", 2, "Columns")];
 const THREADS: usize = 64;
 
 /// The tensors of [`bias_gradient`].
@@ -68,14 +70,15 @@ pub fn bias_gradient(
     };
     let (live, counts) = live_lib(OP, &[rows], io.counts)?;
     let (access, groups) = columns_lib(columns);
-    let libs = [DISPATCH, live, access, CHUNK_SUMS];
+    let mut bindings = vec![Binding::read(2, io.dy), Binding::write(3, io.partials)];
+    bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+    libs.extend([DISPATCH, live, access, CHUNK_SUMS]);
     let variant = |entry| Variant {
         entry,
         libs: &libs,
         consts: &[],
     };
-    let mut bindings = vec![Binding::read(2, io.dy), Binding::write(3, io.partials)];
-    bindings.extend(counts);
     plan.push(&Dispatch {
         label: "nn.bias_gradient_chunks",
         shader: &SHADER,

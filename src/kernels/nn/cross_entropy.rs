@@ -1,11 +1,14 @@
 //! Next-token cross-entropy together with the language-model head:
 //! `shaders/nn/cross_entropy.wgsl` and its form for subgroups.
 
-use super::language_head::{Chunk, LanguageHead, LanguageHeadGradients, LanguageHeadIo, ROW};
+use super::language_head::{
+    Chunk, LOGITS, LanguageHead, LanguageHeadGradients, LanguageHeadIo, ROW,
+};
 use crate::Result;
 use crate::gpu::{
     Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::bind_operands;
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, lib, shader, to_u32};
 
 pub use super::language_head::HeadWindow;
@@ -132,15 +135,17 @@ fn push_softmax(
         Binding::write(4, io.logprobs),
     ];
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &[LOGITS], &mut bindings, true);
     let kernel = head.row_kernel(plan, chunk, [&SHADER, &SUBGROUP]);
     let elements = (chunk.rows * head.vocab) as u64;
+    libs.extend([DISPATCH, live, NUMERICS, ROW, kernel.lib, SHARED]);
     let backward = io.gradients.is_some();
     plan.push(&Dispatch {
         label: OP,
         shader: kernel.shader,
         variant: Variant {
             entry: "cross_entropy",
-            libs: &[DISPATCH, live, NUMERICS, ROW, kernel.lib, SHARED],
+            libs: &libs,
             consts: &[("BACKWARD", Const::Bool(backward))],
         },
         params: Params::of(&params),

@@ -4,6 +4,7 @@ use crate::data::batch::RowList;
 use crate::gpu::{
     Binding, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -11,6 +12,7 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("nn.embedding", "nn/embedding.wgsl", Core);
 
 const OP: &str = "nn.embedding";
+const OPERANDS: [&Operand; 1] = [operand!("dout", 9, "Columns")];
 const THREADS: usize = 64;
 const LEARNED_POSITIONS: &Lib = lib!(
     "lib.embedding.learned_positions",
@@ -208,12 +210,14 @@ pub fn embedding_forward(
         }
     };
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+    libs.extend([DISPATCH, live, access, of_positions]);
     plan.push(&Dispatch {
         label: "nn.embedding_forward",
         shader: &SHADER,
         variant: Variant {
             entry: "embedding_forward",
-            libs: &[DISPATCH, live, access, of_positions],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),
@@ -262,13 +266,15 @@ pub fn embedding_backward(
         Binding::write(10, &dtable),
     ];
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+    libs.extend([DISPATCH, live, access, NO_POSITIONS]);
     let changed = lists.capacity.min(window.rows) * columns;
     plan.push(&Dispatch {
         label: "nn.embedding_backward",
         shader: &SHADER,
         variant: Variant {
             entry: "embedding_backward",
-            libs: &[DISPATCH, live, access, NO_POSITIONS],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),

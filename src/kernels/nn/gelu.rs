@@ -3,6 +3,7 @@
 use crate::gpu::{
     Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -10,6 +11,7 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("nn.gelu", "nn/gelu.wgsl", Core);
 
 const OP: &str = "nn.gelu";
+const OPERANDS: [&Operand; 2] = [operand!("x", 2, "Columns"), operand!("dy", 4, "Columns")];
 const ITEMS_A_WORKGROUP: usize = 1024;
 const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
 const GELU_VEC4: &Lib = lib!("lib.gelu_vec4", "gelu_vec4.wgsl");
@@ -147,12 +149,14 @@ fn push(
     };
     let mut bindings = bindings.to_vec();
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+    libs.extend([DISPATCH, live, access, GELU, of_columns]);
     plan.push(&Dispatch {
         label,
         shader: &SHADER,
         variant: Variant {
             entry,
-            libs: &[DISPATCH, live, access, GELU, of_columns],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),

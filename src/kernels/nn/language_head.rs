@@ -8,6 +8,7 @@ use crate::data::batch::{RowList, Target};
 use crate::gpu::{
     Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::{Operand, operand};
 use crate::kernels::{Count, DISPATCH, Size, counts_lib, expect_shape, lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -20,6 +21,9 @@ pub(crate) const ROW: &Lib = lib!("lib.logprob.row", "logprob/row.wgsl");
 const ROW_WORKGROUP: &Lib = lib!("lib.logprob.row_workgroup", "logprob/row_workgroup.wgsl");
 /// A row a subgroup.
 const ROW_SUBGROUP: &Lib = lib!("lib.logprob.row_subgroup", "logprob/row_subgroup.wgsl");
+
+/// The logits, which gradients take the place of.
+pub(crate) const LOGITS: &Operand = operand!("logits", 3, before 6);
 
 const GATHER: &str = "nn.language_head_gather";
 const SCATTER: &str = "nn.language_head_scatter";

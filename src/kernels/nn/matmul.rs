@@ -18,6 +18,7 @@ const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
 const BLOCKS: &Lib = lib!("lib.matmul.blocks", "matmul/blocks.wgsl");
 const ACCESS_VEC4: &Lib = lib!("lib.matmul.access_vec4", "matmul/access_vec4.wgsl");
 const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scalar.wgsl");
+const ACCESS_STAGED: &Lib = lib!("lib.matmul.access_staged", "matmul/access_staged.wgsl");
 const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
 const ADD: &Lib = lib!("lib.matmul.epilogue_add", "matmul/epilogue_add.wgsl");
 const BIAS: &Lib = lib!("lib.matmul.epilogue_bias", "matmul/epilogue_bias.wgsl");
@@ -292,22 +293,35 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         out_stride: to_u32(OP, io.out.stride)?,
         start: to_u32(OP, sizes.start()?)?,
     };
-    let access = if io.a.fours() && io.b.fours() {
-        ACCESS_VEC4
-    } else {
-        ACCESS_SCALAR
+    let fours = io.a.fours() && io.b.fours();
+    let design = plan.gpu().matmul_design();
+    let can_stage = |matrix: &Matrix<'_>| plan.gpu().can_stage(matrix.tensor);
+    let staged = design == MatmulDesign::Staged && fours && can_stage(&io.a) && can_stage(&io.b);
+    let access = match (staged, fours) {
+        (true, _) => ACCESS_STAGED,
+        (false, true) => ACCESS_VEC4,
+        (false, false) => ACCESS_SCALAR,
+    };
+    let operand = match staged {
+        true => Binding::staged,
+        false => Binding::read,
     };
     let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
     let mut bindings = vec![
-        Binding::read(2, io.a.tensor),
-        Binding::read(3, io.b.tensor),
+        operand(2, io.a.tensor),
+        operand(3, io.b.tensor),
         Binding::write(4, io.out.tensor),
     ];
     bindings.extend(io.epilogue.bindings());
     bindings.extend(counts);
-    let (shader, entry, tiles) = match plan.gpu().matmul_design() {
+    let mut consts = vec![
+        ("TRANSPOSE_A", Const::Bool(transpose_a)),
+        ("TRANSPOSE_B", Const::Bool(transpose_b)),
+    ];
+    let (shader, entry, tiles) = match design {
         MatmulDesign::Registers => (&SHADER, "matmul", m.div_ceil(64) * n.div_ceil(64)),
-        MatmulDesign::Subgroup => {
+        MatmulDesign::Subgroup | MatmulDesign::Staged => {
+            consts.push(("TOUCH_NEXT", Const::Bool(!staged)));
             let tiles_n = n.div_ceil(64).next_multiple_of(4);
             (&SUBGROUP, "matmul_subgroup", m.div_ceil(32) * tiles_n)
         }
@@ -322,10 +336,7 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         variant: Variant {
             entry,
             libs: &[DISPATCH, live, GELU, BLOCKS, access, io.epilogue.lib()],
-            consts: &[
-                ("TRANSPOSE_A", Const::Bool(transpose_a)),
-                ("TRANSPOSE_B", Const::Bool(transpose_b)),
-            ],
+            consts: &consts,
         },
         params: Params::of(&params),
         bindings: &bindings,

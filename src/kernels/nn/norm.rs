@@ -4,6 +4,7 @@ use crate::Result;
 use crate::gpu::{
     Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
     CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, lib, live_lib, shader, to_u32,
 };
@@ -18,6 +19,14 @@ const ROWS: &Lib = lib!("lib.norm.rows", "norm/rows.wgsl");
 pub(super) const LAYER: &Lib = lib!("lib.norm.layer", "norm/layer.wgsl");
 /// Formulas of RMSNorm.
 pub(super) const RMS: &Lib = lib!("lib.norm.rms", "norm/rms.wgsl");
+const OPERANDS: [&Operand; 4] = [
+    operand!("x", 2, "Columns"),
+    operand!("weight", 3, "Columns"),
+    operand!("dy", 7, "Columns"),
+    operand!("bias", 11, "Columns"),
+];
+/// What an input gradient is added to.
+const DX: &Operand = operand!("dx", 8, before 15, "Columns");
 const SUBGROUP_ROWS: usize = 16;
 const THREADS: usize = 64;
 
@@ -143,15 +152,22 @@ impl Norm {
     ) -> Result<()> {
         let params = self.params()?;
         let (live, counts) = live_lib(self.kind.op, &[self.rows], counts)?;
-        let (access, _) = columns_lib(self.columns);
+        let (access, groups) = columns_lib(self.columns);
         let mut bindings = bindings.to_vec();
         bindings.extend(counts);
+        let fours = groups < self.columns;
+        let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, fours);
+        libs.extend(match pass.accumulate {
+            true => bind_operands(plan.gpu(), &[DX], &mut bindings, fours),
+            false => vec![&DX.buffer],
+        });
+        libs.extend([DISPATCH, live, access, CHUNK_SUMS, ROWS, self.kind.formulas]);
         plan.push(&Dispatch {
             label: pass.label,
             shader,
             variant: Variant {
                 entry: pass.entry,
-                libs: &[DISPATCH, live, access, CHUNK_SUMS, ROWS, self.kind.formulas],
+                libs: &libs,
                 consts: &[("ACCUMULATE", Const::Bool(pass.accumulate))],
             },
             params: Params::of(&params),

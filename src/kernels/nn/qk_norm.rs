@@ -3,6 +3,7 @@
 use super::attention::Heads;
 use crate::Result;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
     CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, live_lib, shader, to_u32,
 };
@@ -13,6 +14,13 @@ pub const SHADER: Shader = shader!("nn.qk_norm", "nn/qk_norm.wgsl", Core);
 const OP: &str = "nn.qk_norm";
 /// Heads whose gradients of a weight are summed by one workgroup.
 const CHUNK_HEADS: usize = 256;
+const OPERANDS: [&Operand; 5] = [
+    operand!("x", 2, "Columns"),
+    operand!("query_weight", 3, "Columns"),
+    operand!("key_weight", 4, "Columns"),
+    operand!("dy", 6, "Columns"),
+    operand!("dqkv", 7, before 11, "Columns"),
+];
 const THREADS: usize = 64;
 
 /// Sizes of a norm of query and key heads.
@@ -260,15 +268,18 @@ fn push(
     counts: Option<&Tensor>,
 ) -> Result<()> {
     let (live, counts) = live_lib(OP, &[sizes.rows], counts)?;
-    let (access, _) = columns_lib(sizes.heads.width);
+    let width = sizes.heads.width;
+    let (access, groups) = columns_lib(width);
     let mut bindings = bindings.to_vec();
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < width);
+    libs.extend([DISPATCH, live, access, CHUNK_SUMS]);
     plan.push(&Dispatch {
         label: pass.label,
         shader: &SHADER,
         variant: Variant {
             entry: pass.entry,
-            libs: &[DISPATCH, live, access, CHUNK_SUMS],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(params),

@@ -2,9 +2,10 @@
 
 use super::attention::Heads;
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
-use crate::kernels::{DISPATCH, Size, expect_shape, live_lib, shader, to_u32};
+use crate::kernels::operand::{Operand, bind_operands, load_buffer, operand};
+use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
 /// The kernel's text.
@@ -14,6 +15,18 @@ pub const SHADER: Shader = shader!("nn.rope", "nn/rope.wgsl", Core);
 pub const FINE: usize = 256;
 
 const OP: &str = "nn.rope";
+const OPERANDS: [&Operand; 2] = [
+    operand!("table", 3),
+    &Operand {
+        slot: 4,
+        buffer: Lib {
+            name: "lib.operand.qkv.own",
+            text: load_buffer!("qkv", "vec2<f32>"),
+        },
+        staged: *lib!("lib.rope_staged", "rope_staged.wgsl"),
+        copy_slot: Some(5),
+    },
+];
 const THREADS: usize = 256;
 
 /// Sizes of [`rope`].
@@ -128,6 +141,8 @@ pub fn rope(plan: &mut Plan, io: &RopeIo<'_>, sizes: &RopeSizes, turn: Turn) -> 
         Binding::write(4, io.qkv),
     ];
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, true);
+    libs.extend([DISPATCH, live]);
     let elements = capacity * turned * width;
     plan.push(&Dispatch {
         label: match turn {
@@ -137,7 +152,7 @@ pub fn rope(plan: &mut Plan, io: &RopeIo<'_>, sizes: &RopeSizes, turn: Turn) -> 
         shader: &SHADER,
         variant: Variant {
             entry: "rope",
-            libs: &[DISPATCH, live],
+            libs: &libs,
             consts: &[("FINE", Const::U32(FINE as u32))],
         },
         params: Params::of(&params),

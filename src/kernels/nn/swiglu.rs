@@ -1,6 +1,7 @@
 //! The gated activation of a feed-forward layer, SwiGLU: `shaders/nn/swiglu.wgsl`.
 
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, columns_lib, expect_shape, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -8,6 +9,10 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("nn.swiglu", "nn/swiglu.wgsl", Core);
 
 const OP: &str = "nn.swiglu";
+const OPERANDS: [&Operand; 2] = [
+    operand!("gate_up", 2, "Columns"),
+    operand!("dy", 4, "Columns"),
+];
 const ITEMS_A_WORKGROUP: usize = 1024;
 
 /// The tensors of [`swiglu_forward`].
@@ -141,12 +146,14 @@ impl Half<'_> {
         let (access, groups) = columns_lib(columns);
         let mut bindings = self.bindings.to_vec();
         bindings.extend(counts);
+        let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+        libs.extend([DISPATCH, live, access]);
         plan.push(&Dispatch {
             label: self.label,
             shader: &SHADER,
             variant: Variant {
                 entry: self.entry,
-                libs: &[DISPATCH, live, access],
+                libs: &libs,
                 consts: &[],
             },
             params: Params::of(&params),

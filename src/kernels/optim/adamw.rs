@@ -1,7 +1,10 @@
 //! AdamW over a window of parameters: `shaders/optim/adamw.wgsl`.
 
+use std::ops::Range;
+
 use super::grad_norm::expect_fours;
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::kernels::operand::{Operand, bind_operands, operand, windows};
 use crate::kernels::{DISPATCH, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
@@ -9,6 +12,12 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("optim.adamw", "optim/adamw.wgsl", Core);
 
 const OP: &str = "optim.adamw";
+const OPERANDS: [&Operand; 4] = [
+    operand!("param", 2, before 7),
+    operand!("gradient", 3, before 8),
+    operand!("first_moment", 4, before 9),
+    operand!("second_moment", 5, before 10),
+];
 
 /// Hyper-parameters of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,27 +132,41 @@ pub fn adamw(plan: &mut Plan, io: &AdamWIo<'_>, decayed: usize) -> Result<()> {
             format!("{decayed} decayed elements of {len}: expected a multiple of 4 within"),
         ));
     }
+    for window in windows(plan.gpu(), len) {
+        push(plan, io, window, decayed)?;
+    }
+    Ok(())
+}
+
+fn push(plan: &mut Plan, io: &AdamWIo<'_>, elements: Range<usize>, decayed: usize) -> Result<()> {
+    let (start, len) = (elements.start, elements.len());
     let params = AdamWParams {
         fours: to_u32(OP, len / 4)?,
-        decayed_fours: to_u32(OP, decayed / 4)?,
+        decayed_fours: to_u32(OP, decayed.saturating_sub(start).min(len) / 4)?,
     };
+    let window = |tensor: &Tensor| tensor.window(tensor.label(), start, &[len]);
+    let (param, gradient) = (window(io.params)?, window(io.grads)?);
+    let (m, v) = (window(io.m)?, window(io.v)?);
+    let mut bindings = vec![
+        Binding::uniform(1, io.hyper),
+        Binding::write(2, &param),
+        Binding::write(3, &gradient),
+        Binding::write(4, &m),
+        Binding::write(5, &v),
+        Binding::uniform(6, io.stats),
+    ];
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, true);
+    libs.push(DISPATCH);
     plan.push(&Dispatch {
         label: OP,
         shader: &SHADER,
         variant: Variant {
             entry: "adamw",
-            libs: &[DISPATCH],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),
-        bindings: &[
-            Binding::uniform(1, io.hyper),
-            Binding::write(2, io.params),
-            Binding::write(3, io.grads),
-            Binding::write(4, io.m),
-            Binding::write(5, io.v),
-            Binding::read(6, io.stats),
-        ],
+        bindings: &bindings,
         workgroups: (len / 4).div_ceil(256) as u64,
         cost: Cost {
             flops: 14 * len as u64,

@@ -1,6 +1,7 @@
 //! The global gradient norm: `shaders/optim/grad_norm.wgsl`.
 
 use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::kernels::operand::{Operand, bind_operands, operand, windows};
 use crate::kernels::{DISPATCH, NUMERICS, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
@@ -9,6 +10,7 @@ pub const SHADER: Shader = shader!("optim.grad_norm", "optim/grad_norm.wgsl", Co
 
 /// Elements that one workgroup sums.
 const CHUNK: usize = 256 * 16 * 4;
+const OPERANDS: [&Operand; 1] = [operand!("grads", 2)];
 const PARTIALS: &str = "optim.grad_norm_partials";
 const FINISH: &str = "optim.grad_norm_finish";
 
@@ -66,16 +68,20 @@ pub fn grad_norm(plan: &mut Plan, io: &GradNormIo<'_>, max_norm: Option<f32>) ->
         max_norm,
     };
     for grads in io.grads {
-        params.fours = to_u32(PARTIALS, grads.len() / 4)?;
-        push_partials(plan, grads, io.partials, params)?;
-        params.first_partial += to_u32(PARTIALS, partial_rows(grads.len()))?;
+        for window in windows(plan.gpu(), grads.len()) {
+            let part = grads.window(grads.label(), window.start, &[window.len()])?;
+            params.fours = to_u32(PARTIALS, part.len() / 4)?;
+            push_partials(plan, &part, io.partials, params)?;
+            params.first_partial += to_u32(PARTIALS, partial_rows(part.len()))?;
+        }
     }
+    let libs = [&OPERANDS[0].buffer, DISPATCH, NUMERICS];
     plan.push(&Dispatch {
         label: FINISH,
         shader: &SHADER,
         variant: Variant {
             entry: "grad_norm_finish",
-            libs: &[DISPATCH, NUMERICS],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),
@@ -94,16 +100,19 @@ fn push_partials(
     partials: &Tensor,
     params: GradNormParams,
 ) -> Result<()> {
+    let mut bindings = vec![Binding::read(2, grads), Binding::write(3, partials)];
+    let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, true);
+    libs.extend([DISPATCH, NUMERICS]);
     plan.push(&Dispatch {
         label: PARTIALS,
         shader: &SHADER,
         variant: Variant {
             entry: "grad_norm_partials",
-            libs: &[DISPATCH, NUMERICS],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),
-        bindings: &[Binding::read(2, grads), Binding::write(3, partials)],
+        bindings: &bindings,
         workgroups: partial_rows(grads.len()) as u64,
         cost: Cost {
             flops: 2 * grads.len() as u64,

@@ -6,8 +6,9 @@ use crate::gpu::{
     Binding, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
 use crate::kernels::nn::language_head::{
-    Chunk, LanguageHead, LanguageHeadGradients, LanguageHeadIo, ROW,
+    Chunk, LOGITS, LanguageHead, LanguageHeadGradients, LanguageHeadIo, ROW,
 };
+use crate::kernels::operand::bind_operands;
 use crate::kernels::{Count, DISPATCH, NUMERICS, counts_lib, expect_shape, lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -199,7 +200,9 @@ fn push<'a>(
     };
     let (live, counts) = counts_lib(label, counts)?;
     bindings.extend(counts);
+    let mut libs = bind_operands(plan.gpu(), &[LOGITS], &mut bindings, true);
     let kernel = head.row_kernel(plan, chunk, [&SHADER, &SUBGROUP]);
+    libs.extend([DISPATCH, live, NUMERICS, ROW, kernel.lib, SHARED]);
     let elements = (chunk.rows * head.vocab) as u64;
     let passes = if label == BACKWARD { 3 } else { 1 };
     plan.push(&Dispatch {
@@ -207,7 +210,7 @@ fn push<'a>(
         shader: kernel.shader,
         variant: Variant {
             entry,
-            libs: &[DISPATCH, live, NUMERICS, ROW, kernel.lib, SHARED],
+            libs: &libs,
             consts: &[],
         },
         params: Params::of(&params),
