@@ -70,9 +70,8 @@ impl Replay {
                     from.bytes(),
                 );
             }
-            let mut pass = encoder.begin_compute_pass(&Default::default());
             for (plan, range) in &self.parts {
-                plan.encode_range(&mut pass, range.clone());
+                plan.commands_range(&mut encoder, range.clone());
             }
         }
         self.gpu.queue().submit([encoder.finish()]);
