@@ -31,9 +31,13 @@ struct Args {
     summary: bool,
 }
 
+const PRODUCT: &str = "nn.matmul";
+
 /// A case and how it went.
 struct Outcome {
-    case: Case,
+    /// The kernel, for matrix products with the design.
+    kernel: String,
+    name: String,
     result: prefgrad::Result<Vec<Verdict>>,
 }
 
@@ -57,7 +61,7 @@ fn main() -> Result<ExitCode> {
     })?;
     print_device(&gpu);
     let warnings = driver_warnings(&gpu)?;
-    let outcomes = run(&gpu, &args)?;
+    let outcomes = run(jobs(&gpu, &args))?;
     println!(
         "{}",
         if args.summary {
@@ -126,6 +130,7 @@ fn print_device(gpu: &Gpu) {
                 info.subgroup_min_size
             ),
         ),
+        ("matrix products", gpu.matmul_design().to_string()),
         ("timestamps", yes(gpu.timestamps()).to_owned()),
     ];
     for (name, value) in rows {
@@ -146,7 +151,8 @@ fn driver_warnings(gpu: &Gpu) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
+/// The cases asked for, those of matrix products once for each design that the device can run.
+fn jobs(gpu: &Gpu, args: &Args) -> Vec<(Gpu, String, Case)> {
     let wanted = |case: &Case| {
         let named = args
             .kernel
@@ -154,18 +160,38 @@ fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
             .is_none_or(|part| case.kernel.contains(part.as_str()));
         named && (args.large || case.purpose == Purpose::Answer)
     };
-    let chosen: Vec<Case> = cases().into_iter().filter(wanted).collect();
-    let bar = ProgressBar::new(chosen.len() as u64);
+    let (products, others): (Vec<Case>, Vec<Case>) = cases()
+        .into_iter()
+        .filter(wanted)
+        .partition(|case| case.kernel == PRODUCT);
+    let mut jobs = Vec::new();
+    for design in gpu.matmul_designs() {
+        let gpu = gpu.with_matmul(design);
+        for case in products.iter().cloned() {
+            jobs.push((gpu.clone(), format!("{PRODUCT} {design}"), case));
+        }
+    }
+    let others = others.into_iter();
+    jobs.extend(others.map(|case| (gpu.clone(), case.kernel.to_owned(), case)));
+    jobs
+}
+
+fn run(jobs: Vec<(Gpu, String, Case)>) -> Result<Vec<Outcome>> {
+    let bar = ProgressBar::new(jobs.len() as u64);
     bar.set_style(ProgressStyle::with_template(
         "{bar:30} {pos}/{len} {eta} left  {msg}",
     )?);
-    let outcomes = chosen
+    let outcomes = jobs
         .into_iter()
-        .map(|case| {
-            bar.set_message(format!("{} {}", case.kernel, case.name));
-            let result = case.build(gpu).and_then(|trial| trial.run());
+        .map(|(gpu, kernel, case)| {
+            bar.set_message(format!("{kernel} {}", case.name));
+            let result = case.build(&gpu).and_then(|trial| trial.run());
             bar.inc(1);
-            Outcome { case, result }
+            Outcome {
+                kernel,
+                name: case.name,
+                result,
+            }
         })
         .collect();
     bar.finish_and_clear();
@@ -195,8 +221,8 @@ fn table(outcomes: &[Outcome]) -> Table {
         };
         let pass = if outcome.passed() { "yes" } else { "NO" };
         table.add_row([
-            outcome.case.kernel,
-            &outcome.case.name,
+            outcome.kernel.as_str(),
+            outcome.name.as_str(),
             &error,
             &bound,
             pass,
@@ -207,13 +233,10 @@ fn table(outcomes: &[Outcome]) -> Table {
 
 fn summary(outcomes: &[Outcome]) -> Table {
     let mut table = new_table(["kernel", "cases", "worst error", "of its bound", "pass"]);
-    let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.case.kernel).collect();
+    let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.kernel.as_str()).collect();
     kernels.dedup();
     for kernel in kernels {
-        let of_kernel: Vec<&Outcome> = outcomes
-            .iter()
-            .filter(|o| o.case.kernel == kernel)
-            .collect();
+        let of_kernel: Vec<&Outcome> = outcomes.iter().filter(|o| o.kernel == kernel).collect();
         let worst = of_kernel
             .iter()
             .filter_map(|o| o.worst())
@@ -236,7 +259,7 @@ fn summary(outcomes: &[Outcome]) -> Table {
 }
 
 fn diagnosis(outcome: &Outcome) -> String {
-    let case = format!("{} ({})", outcome.case.kernel, outcome.case.name);
+    let case = format!("{} ({})", outcome.kernel, outcome.name);
     match (&outcome.result, outcome.worst()) {
         (Err(error), _) => format!("{case} did not run: {error}"),
         (Ok(_), Some(worst)) if worst.error.is_infinite() => format!(

@@ -1,5 +1,6 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
+mod design;
 mod device;
 mod layout;
 mod memory;
@@ -10,7 +11,8 @@ mod shader;
 mod stage;
 mod tensor;
 
-pub use device::{Gpu, GpuOptions, MatmulDesign};
+pub use design::{MatmulDesign, Tiling};
+pub use device::{Gpu, GpuOptions};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use memory::{MemoryPlan, MemoryUse};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::shader::{Pipeline, Shader, Variant};
 use super::stage::Stage;
 use super::tensor::MIN_BYTES;
-use super::{Gpu, Params, Tensor};
+use super::{Gpu, MemoryUse, Params, Tensor};
 use crate::{Error, Result};
 
 /// How a kernel uses a binding.
@@ -114,6 +114,7 @@ pub struct Plan {
     gpu: Gpu,
     recorded: Vec<Recorded>,
     params: ParamArena,
+    scratch: Option<Tensor>,
 }
 
 impl Plan {
@@ -123,12 +124,28 @@ impl Plan {
             gpu: gpu.clone(),
             recorded: Vec::new(),
             params: ParamArena::default(),
+            scratch: None,
         }
     }
 
     /// The device the plan was made for.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// `len` values for a dispatch to leave to the next one. The dispatches of a plan come one after
+    /// the other, so all of them share one buffer.
+    pub(crate) fn scratch(&mut self, len: usize) -> Result<Tensor> {
+        let scratch = match self.scratch.take() {
+            Some(scratch) if scratch.len() >= len => scratch,
+            _ => {
+                let gpu = self.gpu.for_use(MemoryUse::Workspace);
+                Tensor::zeros::<f32>(&gpu, "scratch", &[len.next_power_of_two()])?
+            }
+        };
+        let window = scratch.window("scratch", 0, &[len]);
+        self.scratch = Some(scratch);
+        window
     }
 
     /// Appends a dispatch, after checking all that wgpu would refuse later.

@@ -11,6 +11,7 @@ pub mod gelu;
 pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod matmul_tiled;
 pub mod norm;
 pub mod qk_norm;
 pub mod rms_norm;
