@@ -1,9 +1,16 @@
 //! [`MatmulDesign`]: how matrix products are computed, and who decides that.
 
 use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Gpu;
+use super::matmul_tuning::{MatmulTuning, ProductClass};
 
 /// How matrix products are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum MatmulDesign {
     /// A block of outputs a thread, in registers: for software drivers without subgroups, and where
     /// a device's limits are below WebGPU's.
@@ -79,6 +86,20 @@ impl fmt::Display for MatmulDesign {
     }
 }
 
+impl From<MatmulDesign> for String {
+    fn from(design: MatmulDesign) -> Self {
+        design.name().into()
+    }
+}
+
+impl TryFrom<String> for MatmulDesign {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::from_name(&name).ok_or_else(|| format!("`{name}` is no design of matrix product"))
+    }
+}
+
 /// What of a device decides which designs it can run, and which is fastest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DeviceCan {
@@ -129,6 +150,7 @@ pub(super) struct MatmulChoice {
     device: DeviceCan,
     /// By the environment or the caller.
     forced: Option<MatmulDesign>,
+    tuning: Option<Arc<MatmulTuning>>,
 }
 
 impl MatmulChoice {
@@ -137,6 +159,7 @@ impl MatmulChoice {
         Self {
             device,
             forced: MatmulDesign::from_env().or(option),
+            tuning: None,
         }
     }
 
@@ -147,8 +170,39 @@ impl MatmulChoice {
         }
     }
 
+    pub fn tuned(&self, tuning: MatmulTuning) -> Self {
+        Self {
+            tuning: Some(Arc::new(tuning)),
+            ..self.clone()
+        }
+    }
+
     pub fn design(&self) -> MatmulDesign {
         self.forced.unwrap_or(self.device.fastest())
+    }
+
+    /// What was decided, then what was measured for the class, then the design for the device.
+    pub fn design_for(&self, class: ProductClass) -> MatmulDesign {
+        let to_tune = self.to_tune();
+        let can_run = |design| to_tune.contains(&design);
+        let measured = || self.tuning()?.fastest(class, can_run);
+        self.forced
+            .or_else(measured)
+            .unwrap_or(self.device.fastest())
+    }
+
+    /// The table in force.
+    pub fn tuning(&self) -> Option<&MatmulTuning> {
+        self.tuning.as_deref().filter(|_| self.forced.is_none())
+    }
+
+    /// Designs worth comparing: copies into textures only where the device's owner has allowed
+    /// plans that do not fit into one pass.
+    pub fn to_tune(&self) -> Vec<MatmulDesign> {
+        let staged = self.device.fastest() == MatmulDesign::Staged;
+        let all = self.runnable().into_iter();
+        all.filter(|design| staged || *design != MatmulDesign::Staged)
+            .collect()
     }
 
     /// Designs that the device can run, each tiling by itself.
@@ -161,7 +215,54 @@ impl MatmulChoice {
 
 impl fmt::Display for MatmulChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.design().fmt(f)
+        self.design().fmt(f)?;
+        match self.tuning() {
+            Some(tuning) => write!(f, ", tuned ({})", tuning.summary()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Gpu {
+    /// The same device with another design for all its matrix products.
+    pub fn with_matmul(&self, design: MatmulDesign) -> Self {
+        let mut gpu = self.clone();
+        gpu.matmul = self.matmul.forced(design);
+        gpu
+    }
+
+    /// The same device, whose matrix products follow what was measured on it, unless the
+    /// environment or [`GpuOptions`](super::GpuOptions) name a design.
+    pub fn with_tuning(&self, tuning: MatmulTuning) -> Self {
+        let mut gpu = self.clone();
+        gpu.matmul = self.matmul.tuned(tuning);
+        gpu
+    }
+
+    /// The table that matrix products follow.
+    pub fn matmul_tuning(&self) -> Option<&MatmulTuning> {
+        self.matmul.tuning()
+    }
+
+    /// How matrix products of a class are computed.
+    pub fn matmul_design_for(&self, class: ProductClass) -> MatmulDesign {
+        self.matmul.design_for(class)
+    }
+
+    /// The designs that [`MatmulTuning::measure`] compares.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn matmul_designs_to_tune(&self) -> Vec<MatmulDesign> {
+        self.matmul.to_tune()
+    }
+
+    /// How matrix products are computed on this device where nothing was measured.
+    pub fn matmul_design(&self) -> MatmulDesign {
+        self.matmul.design()
+    }
+
+    /// The designs of matrix product that this device can run, each tiling by itself.
+    pub fn matmul_designs(&self) -> Vec<MatmulDesign> {
+        self.matmul.runnable()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::design::{DeviceCan, MatmulChoice, MatmulDesign};
+use super::matmul_tuning::MatmulTuning;
 use super::memory::{Ledger, MemoryUse};
 use super::shader::{CompiledShader, Pipeline, PipelineKey};
 use super::stage::StagingTextures;
@@ -41,7 +42,7 @@ pub struct Gpu {
     purpose: MemoryUse,
     /// Where tensors are counted in place of allocated.
     ledger: Option<Ledger>,
-    matmul: MatmulChoice,
+    pub(super) matmul: MatmulChoice,
 }
 
 struct Inner {
@@ -183,11 +184,15 @@ impl Gpu {
             staging: Mutex::default(),
             faults: Arc::default(),
         };
-        Self {
+        let gpu = Self {
             inner: Arc::new(inner),
             purpose: MemoryUse::Workspace,
             ledger: None,
             matmul,
+        };
+        match MatmulTuning::from_env(&gpu) {
+            Some(tuning) => gpu.with_tuning(tuning),
+            None => gpu,
         }
     }
 
@@ -292,24 +297,6 @@ impl Gpu {
     /// Whether kernels that use subgroups are chosen: the device has them, with 8 lanes or more.
     pub fn subgroups(&self) -> bool {
         self.inner.subgroups
-    }
-
-    /// The same device with another design for all its matrix products.
-    pub fn with_matmul(&self, design: MatmulDesign) -> Self {
-        Self {
-            matmul: self.matmul.forced(design),
-            ..self.clone()
-        }
-    }
-
-    /// How matrix products are computed on this device.
-    pub fn matmul_design(&self) -> MatmulDesign {
-        self.matmul.design()
-    }
-
-    /// The designs of matrix product that this device can run, each tiling by itself.
-    pub fn matmul_designs(&self) -> Vec<MatmulDesign> {
-        self.matmul.runnable()
     }
 
     /// Whether kernels read their operands from copies in textures.

@@ -3,7 +3,9 @@
 mod design;
 mod device;
 mod layout;
+mod matmul_tuning;
 mod memory;
+mod param_arena;
 mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod profile;
@@ -15,6 +17,7 @@ pub use design::{MatmulDesign, Tiling};
 pub use device::{Gpu, GpuOptions};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
+pub use matmul_tuning::{MatmulTuning, Outputs, ProductClass, TuningRow};
 pub use memory::{MemoryPlan, MemoryUse};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]

@@ -154,29 +154,47 @@ fn split_sums_end_where_the_batch_does() {
     let (rows, cols, depth) = (40, 24, 4000);
     let layouts = [Layout::Nn, Layout::Nt, Layout::Tn];
     for (gpu, live) in matmul_gpus().iter().flat_map(|gpu| {
-        // In the middle of a part, of a slice and of a step; at an end of a part; nothing.
-        [3001, 2001, 32, 7, 0].map(|live| (gpu, live))
+        // In the middle of a part, of a slice and of a step; at the end of a part; nothing.
+        [3001, 1152, 32, 7, 0].map(|live| (gpu, live))
     }) {
         for layout in layouts {
             let product = LiveProduct::new(gpu, layout, (rows, cols, depth), live);
-            let first = product.run(gpu);
-            assert_eq!(first, product.run(gpu), "{layout:?} {live}: other bits");
-            let largest = product
-                .expected
-                .iter()
-                .fold(0.0, |max: f64, x| max.max(x.abs()));
-            for (actual, expected) in first.iter().zip(&product.expected) {
-                let error = (f64::from(f32::from_bits(*actual)) - expected).abs();
-                assert!(
-                    error <= 1e-5 * largest,
-                    "{layout:?} {live}: {actual} {expected}"
-                );
-            }
+            product.check(gpu, &format!("{layout:?} {live}"));
         }
     }
 }
 
-/// `Store` with k live and, where A is not transposed, a NaN for everything past it.
+#[test]
+fn dispatches_are_folded() {
+    // More tiles than a device takes in two dimensions.
+    let (device, queue) = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = instance.request_adapter(&Default::default()).await.unwrap();
+        let limits = wgpu::Limits {
+            max_compute_workgroups_per_dimension: 3,
+            ..Default::default()
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            required_limits: limits,
+            ..Default::default()
+        };
+        adapter.request_device(&descriptor).await.unwrap()
+    });
+    let narrow = Gpu::from_device(device, queue, GpuOptions::default());
+    for (tiling, side) in [
+        (Tiling::Small, 32),
+        (Tiling::Medium, 64),
+        (Tiling::Large, 128),
+    ] {
+        let gpu = narrow.with_matmul(MatmulDesign::Tiled(tiling));
+        let product = LiveProduct::new(&gpu, Layout::Nn, (10 * side - 3, 2, 5), 5);
+        product.check(&gpu, "10 tiles");
+        let product = LiveProduct::new(&gpu, Layout::Tn, (side + 1, 2, 4099), 4001);
+        product.check(&gpu, "2 tiles in 8 parts");
+    }
+}
+
+/// A product with k live; past it, A is NaN and B infinite.
 struct LiveProduct {
     plan: Plan,
     out: Tensor,
@@ -234,6 +252,17 @@ impl LiveProduct {
             plan,
             out,
             expected,
+        }
+    }
+
+    /// Twice the same bits, near the expected values.
+    fn check(&self, gpu: &Gpu, what: &str) {
+        let first = self.run(gpu);
+        assert_eq!(first, self.run(gpu), "{what}: other bits");
+        let largest = self.expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        for (actual, expected) in first.into_iter().map(f32::from_bits).zip(&self.expected) {
+            let error = (f64::from(actual) - expected).abs();
+            assert!(error <= 1e-5 * largest, "{what}: {actual} {expected}");
         }
     }
 

@@ -3,8 +3,8 @@
 
 use super::matmul_tiled::Tile;
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Variant,
-    device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, ProductClass, Shader,
+    Tensor, Variant, device_struct,
 };
 use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
@@ -335,7 +335,7 @@ impl Product<'_> {
 /// Appends `out = epilogue(op(A)·op(B))`.
 ///
 /// Rows of the result past the live `m` are not written. Sums are in f32, along k in order, four
-/// products at a time; [`Gpu::matmul_design`](crate::Gpu::matmul_design) decides how.
+/// products at a time or one by one; [`Gpu::matmul_design_for`] decides how.
 ///
 /// # Errors
 ///
@@ -367,7 +367,8 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         part: to_u32(OP, k)?,
         pad: [0; 3],
     };
-    let design = plan.gpu().matmul_design();
+    let class = ProductClass::of(transpose_a, transpose_b, m, n);
+    let design = plan.gpu().matmul_design_for(class);
     let (access, operands) = io.operands(plan.gpu(), design);
     let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
     let mut outputs = vec![Binding::write(4, io.out.tensor)];
