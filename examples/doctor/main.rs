@@ -1,5 +1,6 @@
 //! Checks every kernel on the device in hand: `--help` says how.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -7,7 +8,7 @@ use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use prefgrad::check::{Case, Purpose, Verdict, cases, driver};
-use prefgrad::{Gpu, GpuOptions};
+use prefgrad::{Gpu, GpuOptions, MatmulDesign, MatmulTuning};
 
 /// Names the device and runs every kernel's known-answer cases on it.
 ///
@@ -26,14 +27,22 @@ struct Args {
     /// Do not use subgroups: checks the kernels that every device can run.
     #[arg(long)]
     no_subgroups: bool,
+    /// Check nothing: time the designs of matrix product, for some seconds, and save in this folder
+    /// which was fastest. With PREFGRAD_TUNING=FOLDER every program of this crate then uses it.
+    #[arg(long, value_name = "FOLDER")]
+    tune: Option<PathBuf>,
     /// One row a kernel instead of one a case.
     #[arg(long)]
     summary: bool,
 }
 
+const PRODUCT: &str = "nn.matmul";
+
 /// A case and how it went.
 struct Outcome {
-    case: Case,
+    /// The kernel, for matrix products with the design.
+    kernel: String,
+    name: String,
     result: prefgrad::Result<Vec<Verdict>>,
 }
 
@@ -56,8 +65,11 @@ fn main() -> Result<ExitCode> {
         ..GpuOptions::default()
     })?;
     print_device(&gpu);
+    if let Some(folder) = &args.tune {
+        return tune(&gpu, folder);
+    }
     let warnings = driver_warnings(&gpu)?;
-    let outcomes = run(&gpu, &args)?;
+    let outcomes = run(jobs(&gpu, &args))?;
     println!(
         "{}",
         if args.summary {
@@ -86,9 +98,22 @@ fn main() -> Result<ExitCode> {
     })
 }
 
+fn tune(gpu: &Gpu, folder: &Path) -> Result<ExitCode> {
+    let tuning = MatmulTuning::measure(gpu)?;
+    println!("{tuning}\n");
+    let path = tuning.save(folder, gpu)?;
+    println!("saved in {}", path.display());
+    println!("to use it, set PREFGRAD_TUNING={}", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn print_device(gpu: &Gpu) {
     let (info, limits) = (gpu.info(), gpu.limits());
     let yes = |on: bool| if on { "yes" } else { "no" };
+    let products = match gpu.matmul_tuning() {
+        Some(_) => "as measured on this device",
+        None => gpu.matmul_design().name(),
+    };
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     let rows = [
         ("adapter", info.name.clone()),
@@ -126,6 +151,7 @@ fn print_device(gpu: &Gpu) {
                 info.subgroup_min_size
             ),
         ),
+        ("matrix products", products.to_string()),
         ("timestamps", yes(gpu.timestamps()).to_owned()),
     ];
     for (name, value) in rows {
@@ -146,7 +172,8 @@ fn driver_warnings(gpu: &Gpu) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
+/// The cases asked for, those of matrix products once for each design that the device can run.
+fn jobs(gpu: &Gpu, args: &Args) -> Vec<(Gpu, String, Case)> {
     let wanted = |case: &Case| {
         let named = args
             .kernel
@@ -154,18 +181,42 @@ fn run(gpu: &Gpu, args: &Args) -> Result<Vec<Outcome>> {
             .is_none_or(|part| case.kernel.contains(part.as_str()));
         named && (args.large || case.purpose == Purpose::Answer)
     };
-    let chosen: Vec<Case> = cases().into_iter().filter(wanted).collect();
-    let bar = ProgressBar::new(chosen.len() as u64);
+    let (products, others): (Vec<Case>, Vec<Case>) = cases()
+        .into_iter()
+        .filter(wanted)
+        .partition(|case| case.kernel == PRODUCT);
+    let mut jobs = Vec::new();
+    for design in gpu.matmul_designs() {
+        // Tiles of a long column are nearly empty: that takes a software driver minutes.
+        let slow = gpu.info().device_type == wgpu::DeviceType::Cpu
+            && matches!(design, MatmulDesign::Tiled(_));
+        let gpu = gpu.with_matmul(design);
+        let quick = |case: &&Case| !(slow && case.name.starts_with("nn 4194368x"));
+        for case in products.iter().filter(quick).cloned() {
+            jobs.push((gpu.clone(), format!("{PRODUCT} {design}"), case));
+        }
+    }
+    let others = others.into_iter();
+    jobs.extend(others.map(|case| (gpu.clone(), case.kernel.to_owned(), case)));
+    jobs
+}
+
+fn run(jobs: Vec<(Gpu, String, Case)>) -> Result<Vec<Outcome>> {
+    let bar = ProgressBar::new(jobs.len() as u64);
     bar.set_style(ProgressStyle::with_template(
         "{bar:30} {pos}/{len} {eta} left  {msg}",
     )?);
-    let outcomes = chosen
+    let outcomes = jobs
         .into_iter()
-        .map(|case| {
-            bar.set_message(format!("{} {}", case.kernel, case.name));
-            let result = case.build(gpu).and_then(|trial| trial.run());
+        .map(|(gpu, kernel, case)| {
+            bar.set_message(format!("{kernel} {}", case.name));
+            let result = case.build(&gpu).and_then(|trial| trial.run());
             bar.inc(1);
-            Outcome { case, result }
+            Outcome {
+                kernel,
+                name: case.name,
+                result,
+            }
         })
         .collect();
     bar.finish_and_clear();
@@ -195,8 +246,8 @@ fn table(outcomes: &[Outcome]) -> Table {
         };
         let pass = if outcome.passed() { "yes" } else { "NO" };
         table.add_row([
-            outcome.case.kernel,
-            &outcome.case.name,
+            outcome.kernel.as_str(),
+            outcome.name.as_str(),
             &error,
             &bound,
             pass,
@@ -207,13 +258,10 @@ fn table(outcomes: &[Outcome]) -> Table {
 
 fn summary(outcomes: &[Outcome]) -> Table {
     let mut table = new_table(["kernel", "cases", "worst error", "of its bound", "pass"]);
-    let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.case.kernel).collect();
+    let mut kernels: Vec<&str> = outcomes.iter().map(|o| o.kernel.as_str()).collect();
     kernels.dedup();
     for kernel in kernels {
-        let of_kernel: Vec<&Outcome> = outcomes
-            .iter()
-            .filter(|o| o.case.kernel == kernel)
-            .collect();
+        let of_kernel: Vec<&Outcome> = outcomes.iter().filter(|o| o.kernel == kernel).collect();
         let worst = of_kernel
             .iter()
             .filter_map(|o| o.worst())
@@ -236,7 +284,7 @@ fn summary(outcomes: &[Outcome]) -> Table {
 }
 
 fn diagnosis(outcome: &Outcome) -> String {
-    let case = format!("{} ({})", outcome.case.kernel, outcome.case.name);
+    let case = format!("{} ({})", outcome.kernel, outcome.name);
     match (&outcome.result, outcome.worst()) {
         (Err(error), _) => format!("{case} did not run: {error}"),
         (Ok(_), Some(worst)) if worst.error.is_infinite() => format!(

@@ -5,10 +5,10 @@
 //     bindings: 2 tokens (rows), 4 token_table (window_rows, C), and with learned positions
 //     3 positions (rows), 5 position_table (contexts, C), all read; 6 out (rows, C), written
 //   embedding_backward: dtable[list.id] += sum over list of dout[rows[i]], in the list's order
-//     bindings: 7 lists (L), 8 list_rows, 9 dout (rows, C; an operand), all read; 10 dtable (window_rows, C),
+//     bindings: 7 lists (L), 8 list_rows, 9 dout (rows, C), all read; 10 dtable (window_rows, C),
 //     added to
 //
-// Binding 0 holds the parameters, 1 the counts (where `items` is live). A window holds rows
+// Tables and dout are operands. Binding 0 holds the parameters, 1 the counts (where `items` is live). A window holds rows
 // [window_first, window_first + window_rows) of its table; ids outside of it are left alone.
 //
 // Dispatch: a thread a column or four of one token (forward) or of one list (backward): `items` of
@@ -33,7 +33,6 @@ struct RowList {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> tokens: array<u32>;
-@group(0) @binding(4) var<storage, read> token_table: array<Columns>;
 @group(0) @binding(6) var<storage, read_write> out: array<Columns>;
 @group(0) @binding(7) var<storage, read> lists: array<RowList>;
 @group(0) @binding(8) var<storage, read> list_rows: array<u32>;
@@ -60,7 +59,7 @@ fn embedding_forward(
         return;
     }
     let column = item % width;
-    out[item] = token_table[id * width + column] + position_columns(row, column);
+    out[item] = load_token_table(id * width + column) + position_columns(row, column);
 }
 
 fn list_value(i: u32, column: u32) -> Columns {

@@ -9,21 +9,6 @@
 // Dispatch: one workgroup of 8 x 8 threads a tile of 64 x 64 outputs, each thread a block of 8 x 8
 // in registers as four 4 x 4 matrices, without workgroup memory or barriers. Workgroups past the
 // live rows return at once; nothing is written there.
-fn store_block(row: u32, col: u32, m: u32, block: mat4x4<f32>) {
-    if (row < m) {
-        store_row(row, col, block[0]);
-    }
-    if (row + 1u < m) {
-        store_row(row + 1u, col, block[1]);
-    }
-    if (row + 2u < m) {
-        store_row(row + 2u, col, block[2]);
-    }
-    if (row + 3u < m) {
-        store_row(row + 3u, col, block[3]);
-    }
-}
-
 @compute @workgroup_size(8, 8)
 fn matmul(
     @builtin(workgroup_id) group: vec3<u32>,

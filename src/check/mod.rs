@@ -16,6 +16,8 @@ mod trial;
 pub use policy::answer_lists;
 pub use trial::{Trial, Verdict, values};
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::gpu::Gpu;
 
@@ -29,6 +31,7 @@ pub enum Purpose {
 }
 
 /// One kernel on one set of inputs.
+#[derive(Clone)]
 pub struct Case {
     /// The kernel, as in `nn.matmul`.
     pub kernel: &'static str,
@@ -36,7 +39,7 @@ pub struct Case {
     pub name: String,
     /// What it is for.
     pub purpose: Purpose,
-    build: Box<Build>,
+    build: Arc<Build>,
 }
 
 type Build = dyn Fn(&Gpu) -> Result<Trial> + Send + Sync;
@@ -53,7 +56,7 @@ impl Case {
             kernel,
             name: name.into(),
             purpose,
-            build: Box::new(build),
+            build: Arc::new(build),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::design::{DeviceCan, MatmulChoice, MatmulDesign};
+use super::matmul_tuning::MatmulTuning;
 use super::memory::{Ledger, MemoryUse};
 use super::shader::{CompiledShader, Pipeline, PipelineKey};
 use super::stage::StagingTextures;
@@ -14,8 +16,8 @@ pub struct GpuOptions {
     /// Use kernels that exchange values inside a subgroup, where the device offers them with at
     /// least 8 lanes. `PREFGRAD_SUBGROUPS=0` in the environment switches them off as well.
     pub subgroups: bool,
-    /// How matrix products are computed; `None` is the faster design for the kind of device.
-    /// `PREFGRAD_MATMUL=registers`, `subgroup` or `staged` in the environment overrides it.
+    /// How all matrix products are computed; `None` is the faster design for the kind of device.
+    /// `PREFGRAD_MATMUL` in the environment overrides it with a [`MatmulDesign::name`].
     pub matmul: Option<MatmulDesign>,
 }
 
@@ -24,37 +26,6 @@ impl Default for GpuOptions {
         Self {
             subgroups: true,
             matmul: None,
-        }
-    }
-}
-
-/// How matrix products are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MatmulDesign {
-    /// A block of outputs a thread, in registers: for GPUs, and wherever there are no subgroups.
-    Registers,
-    /// Rows spread inside a subgroup: for software drivers, which are slow at loads.
-    Subgroup,
-    /// As `Subgroup`, with operands copied into textures first, which software drivers read
-    /// several times faster than buffers. Copies stand between passes, so such a plan cannot be
-    /// encoded into one pass of the host's ([`Plan::encode`](super::Plan::encode)).
-    Staged,
-}
-
-impl MatmulDesign {
-    /// The design for a device, where neither the environment nor `option` says otherwise.
-    fn pick(option: Option<Self>, fastest: Self) -> Self {
-        match std::env::var("PREFGRAD_MATMUL").as_deref() {
-            Ok("registers") => Self::Registers,
-            Ok("subgroup") => Self::Subgroup,
-            Ok("staged") => Self::Staged,
-            Ok(other) => {
-                log::warn!(
-                    "PREFGRAD_MATMUL={other} is none of `registers`, `subgroup` and `staged`"
-                );
-                option.unwrap_or(fastest)
-            }
-            Err(_) => option.unwrap_or(fastest),
         }
     }
 }
@@ -71,6 +42,7 @@ pub struct Gpu {
     purpose: MemoryUse,
     /// Where tensors are counted in place of allocated.
     ledger: Option<Ledger>,
+    pub(super) matmul: MatmulChoice,
 }
 
 struct Inner {
@@ -79,7 +51,6 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     subgroups: bool,
-    matmul: MatmulDesign,
     timestamps: bool,
     pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
     staging: Mutex<StagingTextures>,
@@ -217,13 +188,10 @@ impl Gpu {
             && std::env::var("PREFGRAD_SUBGROUPS").map_or(true, |value| value != "0");
         let subgroups =
             allowed && features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 8;
-        let fastest = match info.device_type {
-            wgpu::DeviceType::Cpu if subgroups => software,
-            _ => MatmulDesign::Registers,
-        };
+        let device_can = DeviceCan::new(info.device_type, subgroups, &device.limits(), software);
+        let matmul = MatmulChoice::new(options.matmul, device_can);
         let inner = Inner {
             subgroups,
-            matmul: MatmulDesign::pick(options.matmul, fastest),
             timestamps: features.contains(
                 wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             ),
@@ -236,10 +204,15 @@ impl Gpu {
             activity: Mutex::default(),
             faults: Arc::default(),
         };
-        Self {
+        let gpu = Self {
             inner: Arc::new(inner),
             purpose: MemoryUse::Workspace,
             ledger: None,
+            matmul,
+        };
+        match MatmulTuning::from_env(&gpu) {
+            Some(tuning) => gpu.with_tuning(tuning),
+            None => gpu,
         }
     }
 
@@ -346,14 +319,9 @@ impl Gpu {
         self.inner.subgroups
     }
 
-    /// How matrix products are computed on this device.
-    pub fn matmul_design(&self) -> MatmulDesign {
-        self.inner.matmul
-    }
-
     /// Whether kernels read their operands from copies in textures.
     pub(crate) fn stages(&self) -> bool {
-        self.inner.matmul == MatmulDesign::Staged
+        self.matmul_design() == MatmulDesign::Staged
     }
 
     /// Whether [`crate::Plan::profile`] can time single dispatches.
@@ -366,8 +334,8 @@ impl Gpu {
         let info = self.info();
         let subgroups = if self.subgroups() { "on" } else { "off" };
         format!(
-            "{} ({:?}, {}), subgroups {subgroups}, matmul {:?}",
-            info.name, info.backend, info.driver_info, self.inner.matmul
+            "{} ({:?}, {}), subgroups {subgroups}, matmul {}",
+            info.name, info.backend, info.driver_info, self.matmul
         )
     }
 

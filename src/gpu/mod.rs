@@ -1,8 +1,11 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
+mod design;
 mod device;
 mod layout;
+mod matmul_tuning;
 mod memory;
+mod param_arena;
 mod plan;
 #[cfg(not(target_arch = "wasm32"))]
 mod profile;
@@ -11,9 +14,11 @@ mod stage;
 mod tensor;
 mod unroll;
 
-pub use device::{Activity, Gpu, GpuOptions, MatmulDesign};
+pub use design::{MatmulDesign, Tiling};
+pub use device::{Activity, Gpu, GpuOptions};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
+pub use matmul_tuning::{MatmulTuning, Outputs, ProductClass, TuningRow};
 pub use memory::{MemoryPlan, MemoryUse};
 pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]

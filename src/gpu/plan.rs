@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::param_arena::ParamArena;
 use super::shader::{Pipeline, Shader, Variant};
 use super::stage::Stage;
 use super::tensor::MIN_BYTES;
-use super::{Gpu, Params, Tensor};
+use super::{Gpu, MemoryUse, Params, Tensor};
 use crate::{Error, Result};
 
 /// How a kernel uses a binding.
@@ -138,6 +139,7 @@ pub struct Plan {
     gpu: Gpu,
     recorded: Vec<Recorded>,
     params: ParamArena,
+    scratch: Option<Tensor>,
 }
 
 impl Plan {
@@ -147,12 +149,28 @@ impl Plan {
             gpu: gpu.clone(),
             recorded: Vec::new(),
             params: ParamArena::default(),
+            scratch: None,
         }
     }
 
     /// The device the plan was made for.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// `len` values for a dispatch to leave to the next one. The dispatches of a plan come one after
+    /// the other, so all of them share one buffer.
+    pub(crate) fn scratch(&mut self, len: usize) -> Result<Tensor> {
+        let scratch = match self.scratch.take() {
+            Some(scratch) if scratch.len() >= len => scratch,
+            _ => {
+                let gpu = self.gpu.for_use(MemoryUse::Workspace);
+                Tensor::zeros::<f32>(&gpu, "scratch", &[len.next_power_of_two()])?
+            }
+        };
+        let window = scratch.window("scratch", 0, &[len]);
+        self.scratch = Some(scratch);
+        window
     }
 
     /// Appends a dispatch, after checking all that wgpu would refuse later.
@@ -499,40 +517,4 @@ pub fn fold(gpu: &Gpu, label: &str, workgroups: u64) -> Result<[u32; 3]> {
         });
     }
     Ok([x as u32, y as u32, z as u32])
-}
-
-/// Parameter structs of a plan, in few uniform buffers.
-#[derive(Default)]
-struct ParamArena {
-    chunk: Option<wgpu::Buffer>,
-    used: u64,
-}
-
-impl ParamArena {
-    const CHUNK_BYTES: u64 = 1 << 14;
-
-    fn push(&mut self, gpu: &Gpu, bytes: &[u8]) -> (wgpu::Buffer, u64) {
-        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);
-        let offset = self.used.next_multiple_of(alignment);
-        let end = offset + bytes.len() as u64;
-        let (buffer, offset) = match &self.chunk {
-            Some(chunk) if end <= Self::CHUNK_BYTES => (chunk.clone(), offset),
-            _ => (self.new_chunk(gpu), 0),
-        };
-        self.used = offset + bytes.len() as u64;
-        gpu.queue().write_buffer(&buffer, offset, bytes);
-        (buffer, offset)
-    }
-
-    fn new_chunk(&mut self, gpu: &Gpu) -> wgpu::Buffer {
-        gpu.note(|activity| activity.buffers += 1);
-        let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("kernel parameters"),
-            size: Self::CHUNK_BYTES,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.chunk = Some(buffer.clone());
-        buffer
-    }
 }

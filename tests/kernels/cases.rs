@@ -1,7 +1,7 @@
 //! The list of known-answer cases, kernel by kernel.
 
-use prefgrad::Gpu;
 use prefgrad::check::{Case, Purpose, cases};
+use prefgrad::{Gpu, MatmulDesign};
 
 use crate::gpu::{gpu, gpu_without_subgroups, matmul_gpus};
 
@@ -43,7 +43,11 @@ fn check_cases(gpu: &Gpu, kernel: &str, keep: impl Fn(&Case) -> bool) {
 #[test]
 fn matmul() {
     for gpu in matmul_gpus() {
-        check_on(gpu, "nn.matmul");
+        // A column of millions of rows fills tiles by a fiftieth: `dispatches_are_folded` instead.
+        let tiled = matches!(gpu.matmul_design(), MatmulDesign::Tiled(_));
+        check_cases(gpu, "nn.matmul", |case| {
+            !(tiled && case.name.starts_with("nn 4194368x"))
+        });
     }
 }
 

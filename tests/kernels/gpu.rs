@@ -26,17 +26,8 @@ pub fn gpu_without_subgroups() -> &'static Gpu {
 pub fn matmul_gpus() -> &'static [Gpu] {
     static GPUS: OnceLock<Vec<Gpu>> = OnceLock::new();
     GPUS.get_or_init(|| {
-        let mut designs = vec![MatmulDesign::Registers];
-        if gpu().subgroups() {
-            designs.extend([MatmulDesign::Subgroup, MatmulDesign::Staged]);
-        }
-        let open = |design: &MatmulDesign| {
-            Gpu::with_options(GpuOptions {
-                matmul: Some(*design),
-                ..GpuOptions::default()
-            })
-        };
-        let gpus: Result<Vec<Gpu>, _> = designs.iter().map(open).collect();
-        gpus.expect("the tests need a GPU or the software driver")
+        let designs = gpu().matmul_designs();
+        let with = |design: MatmulDesign| gpu().with_matmul(design);
+        designs.into_iter().map(with).collect()
     })
 }

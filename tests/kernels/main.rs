@@ -22,6 +22,7 @@ mod grpo_loss;
 mod grpo_loss_golden;
 mod layer_norm;
 mod matmul;
+mod matmul_tuning;
 mod numerics;
 mod optim;
 mod pairwise_loss;

@@ -3,9 +3,9 @@
 use prefgrad::check::values;
 use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
 use prefgrad::kernels::{Count, Size};
-use prefgrad::{Error, Gpu, Plan, Tensor};
+use prefgrad::{Error, Gpu, GpuOptions, MatmulDesign, MemoryPlan, Plan, Tensor, Tiling};
 
-use crate::gpu::matmul_gpus;
+use crate::gpu::{gpu, matmul_gpus};
 
 fn tensor(gpu: &Gpu, label: &str, shape: &[usize], seed: u64) -> Tensor {
     let len = shape.iter().product();
@@ -145,6 +145,194 @@ fn the_same_inputs_give_the_same_bits() {
         }
         assert!(runs.windows(2).all(|pair| pair[0] == pair[1]));
     }
+}
+
+/// Dot products that some designs split: live sizes far below the capacity, and past them what an
+/// earlier batch left there.
+#[test]
+fn split_sums_end_where_the_batch_does() {
+    let (rows, cols, depth) = (40, 24, 4000);
+    let layouts = [Layout::Nn, Layout::Nt, Layout::Tn];
+    for (gpu, live) in matmul_gpus().iter().flat_map(|gpu| {
+        // In the middle of a part, of a slice and of a step; at the end of a part; nothing.
+        [3001, 1152, 32, 7, 0].map(|live| (gpu, live))
+    }) {
+        for layout in layouts {
+            let product = LiveProduct::new(gpu, layout, (rows, cols, depth), live);
+            product.check(gpu, &format!("{layout:?} {live}"));
+        }
+    }
+}
+
+#[test]
+fn dispatches_are_folded() {
+    // More tiles than a device takes in two dimensions.
+    let (device, queue) = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = instance.request_adapter(&Default::default()).await.unwrap();
+        let limits = wgpu::Limits {
+            max_compute_workgroups_per_dimension: 3,
+            ..Default::default()
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            required_limits: limits,
+            ..Default::default()
+        };
+        adapter.request_device(&descriptor).await.unwrap()
+    });
+    let narrow = Gpu::from_device(device, queue, GpuOptions::default());
+    for (tiling, side) in [
+        (Tiling::Small, 32),
+        (Tiling::Medium, 64),
+        (Tiling::Large, 128),
+    ] {
+        let gpu = narrow.with_matmul(MatmulDesign::Tiled(tiling));
+        let product = LiveProduct::new(&gpu, Layout::Nn, (10 * side - 3, 2, 5), 5);
+        product.check(&gpu, "10 tiles");
+        let product = LiveProduct::new(&gpu, Layout::Tn, (side + 1, 2, 4099), 4001);
+        product.check(&gpu, "2 tiles in 8 parts");
+    }
+}
+
+/// A product with k live; past it, A is NaN and B infinite.
+struct LiveProduct {
+    plan: Plan,
+    out: Tensor,
+    expected: Vec<f64>,
+}
+
+impl LiveProduct {
+    fn new(gpu: &Gpu, layout: Layout, (m, n, k): (usize, usize, usize), live: usize) -> Self {
+        // (row, step) of op(A), (step, column) of op(B), and where they lie.
+        let at_a = |row, step| match layout {
+            Layout::Tn => step * m + row,
+            _ => row * k + step,
+        };
+        let at_b = |step, col| match layout {
+            Layout::Nt => col * k + step,
+            _ => step * n + col,
+        };
+        let (mut a, mut b) = (values(1, m * k, 1.0), values(2, k * n, 1.0));
+        for step in live..k {
+            (0..m).for_each(|row| a[at_a(row, step)] = f32::NAN);
+            (0..n).for_each(|col| b[at_b(step, col)] = f32::INFINITY);
+        }
+        let dot = |i: usize| -> f64 {
+            let (row, col) = (i / n, i % n);
+            let steps = 0..live;
+            steps
+                .map(|step| f64::from(a[at_a(row, step)]) * f64::from(b[at_b(step, col)]))
+                .sum()
+        };
+        let expected = (0..m * n).map(dot).collect();
+        let (a_shape, b_shape) = (
+            if layout == Layout::Tn { [k, m] } else { [m, k] },
+            if layout == Layout::Nt { [n, k] } else { [k, n] },
+        );
+        let a = Tensor::from_slice(gpu, "a", &a_shape, &a).unwrap();
+        let b = Tensor::from_slice(gpu, "b", &b_shape, &b).unwrap();
+        let out = Tensor::zeros::<f32>(gpu, "out", &[m, n]).unwrap();
+        let counts = Tensor::from_slice(gpu, "counts", &[16], &[live as u32; 16]).unwrap();
+        let mut plan = Plan::new(gpu);
+        let io = MatmulIo {
+            a: Matrix::whole(&a),
+            b: Matrix::whole(&b),
+            out: Matrix::whole(&out),
+            epilogue: Epilogue::Store,
+            counts: Some(&counts),
+        };
+        let sizes = MatmulSizes {
+            layout,
+            m: Size::fixed(m),
+            n,
+            k: Size::live(k, Count::Tokens),
+        };
+        matmul(&mut plan, &io, &sizes).unwrap();
+        Self {
+            plan,
+            out,
+            expected,
+        }
+    }
+
+    /// Twice the same bits, near the expected values.
+    fn check(&self, gpu: &Gpu, what: &str) {
+        let first = self.run(gpu);
+        assert_eq!(first, self.run(gpu), "{what}: other bits");
+        let largest = self.expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+        for (actual, expected) in first.into_iter().map(f32::from_bits).zip(&self.expected) {
+            let error = (f64::from(actual) - expected).abs();
+            assert!(error <= 1e-5 * largest, "{what}: {actual} {expected}");
+        }
+    }
+
+    /// The bits of the result.
+    fn run(&self, gpu: &Gpu) -> Vec<u32> {
+        self.out
+            .write(gpu, &vec![9.0f32; self.expected.len()])
+            .unwrap();
+        self.plan.submit();
+        let result: Vec<f32> = self.out.read(gpu).unwrap();
+        result.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+#[test]
+fn split_products_share_one_scratch_buffer_that_a_memory_plan_counts() {
+    let gpu = gpu().with_matmul(MatmulDesign::Tiled(Tiling::Small));
+    let record = |gpu: &Gpu, products: usize| {
+        let mut plan = Plan::new(gpu);
+        let (a, b) = (
+            Tensor::zeros::<f32>(gpu, "a", &[32, 2048])?,
+            Tensor::zeros::<f32>(gpu, "b", &[2048, 32])?,
+        );
+        let out = Tensor::zeros::<f32>(gpu, "out", &[32, 32])?;
+        for _ in 0..products {
+            let io = MatmulIo {
+                a: Matrix::whole(&a),
+                b: Matrix::whole(&b),
+                out: Matrix::whole(&out),
+                epilogue: Epilogue::Store,
+                counts: None,
+            };
+            let sizes = MatmulSizes {
+                layout: Layout::Nn,
+                m: Size::fixed(32),
+                n: 32,
+                k: Size::fixed(2048),
+            };
+            matmul(&mut plan, &io, &sizes)?;
+        }
+        Ok::<_, Error>(plan)
+    };
+    let bytes = |products: usize| {
+        let count = |gpu: &Gpu| record(gpu, products).map(|_| ());
+        MemoryPlan::of(&gpu, count).unwrap().total()
+    };
+    // Four parts of 32 x 32 sums.
+    assert_eq!(bytes(1), bytes(0) + 4 * 4 * 32 * 32);
+    assert_eq!(bytes(3), bytes(1));
+    assert_eq!(record(&gpu, 3).unwrap().len(), 6);
+}
+
+#[test]
+fn a_design_can_be_forced_when_the_device_is_opened() {
+    let design = MatmulDesign::Tiled(Tiling::Large);
+    let forced = Gpu::with_options(GpuOptions {
+        matmul: Some(design),
+        ..GpuOptions::default()
+    });
+    let forced = forced.unwrap();
+    assert_eq!(forced.matmul_design(), design);
+    assert!(
+        forced.variants().contains("tiled-large"),
+        "{}",
+        forced.variants()
+    );
+    let product = LiveProduct::new(&forced, Layout::Nn, (9, 9, 9), 9);
+    product.run(&forced);
+    let names: Vec<_> = forced.compiled().iter().map(|shader| shader.name).collect();
+    assert_eq!(names, ["nn.matmul_tiled"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use prefgrad::check::{Purpose, cases};
+use prefgrad::check::{Case, Purpose, cases};
 use prefgrad::data::Capacity;
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Gpt2Config, ModelConfig, RewardModel};
@@ -14,15 +14,17 @@ use prefgrad::{CompiledShader, Gpu, GpuOptions, MatmulDesign};
 pub fn shaders() -> &'static [CompiledShader] {
     static ALL: OnceLock<Vec<CompiledShader>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut all = BTreeMap::new();
-        for options in devices() {
-            let gpu =
-                Gpu::with_options(options).expect("the tests need a GPU or the software driver");
-            build_everything(&gpu);
-            for shader in gpu.compiled() {
-                let key = (shader.wgsl.clone(), shader.entry.clone());
-                all.entry(key).or_insert(shader);
+        let gpus = devices();
+        gpus.iter().for_each(build_everything);
+        for design in gpus[0].matmul_designs() {
+            if matches!(design, MatmulDesign::Tiled(_)) {
+                build_products(&gpus[0].with_matmul(design));
             }
+        }
+        let mut all = BTreeMap::new();
+        for shader in gpus.iter().flat_map(Gpu::compiled) {
+            let key = (shader.wgsl.clone(), shader.entry.clone());
+            all.entry(key).or_insert(shader);
         }
         all.into_values().collect()
     })
@@ -38,10 +40,13 @@ pub fn name(shader: &CompiledShader) -> String {
     format!("{}.{} [{}]", shader.name, shader.entry, consts.join(" "))
 }
 
-fn devices() -> Vec<GpuOptions> {
-    let by = |subgroups, matmul| GpuOptions {
-        subgroups,
-        matmul: Some(matmul),
+fn devices() -> Vec<Gpu> {
+    let by = |subgroups, matmul| {
+        Gpu::with_options(GpuOptions {
+            subgroups,
+            matmul: Some(matmul),
+        })
+        .expect("the tests need a GPU or the software driver")
     };
     let mut devices = vec![by(false, MatmulDesign::Registers)];
     let default = Gpu::new().expect("the tests need a GPU or the software driver");
@@ -55,11 +60,27 @@ fn devices() -> Vec<GpuOptions> {
 }
 
 fn build_everything(gpu: &Gpu) {
-    for case in cases().iter().filter(|c| c.purpose == Purpose::Answer) {
+    build_cases(gpu, |_| true);
+    build_model(gpu);
+}
+
+/// Matrix products of one design, those with live sizes among them.
+fn build_products(gpu: &Gpu) {
+    build_cases(gpu, |case| case.kernel == "nn.matmul");
+    build_model(gpu);
+}
+
+fn build_cases(gpu: &Gpu, wanted: impl Fn(&Case) -> bool) {
+    let cases = cases();
+    let wanted = |case: &&Case| case.purpose == Purpose::Answer && wanted(case);
+    for case in cases.iter().filter(wanted) {
         if let Err(error) = case.build(gpu) {
             panic!("{} {}: {error}", case.kernel, case.name);
         }
     }
+}
+
+fn build_model(gpu: &Gpu) {
     let config: ModelConfig = Gpt2Config {
         vocab_size: 40,
         n_positions: 32,

@@ -1,22 +1,5 @@
-// What the forms of the matrix product share: parameters, 4 x 4 blocks of the operands, and the
-// guarded store. Offsets and strides are in elements.
-struct Params {
-    m: u32,
-    n: u32,
-    k: u32,
-    m_count: u32,
-    k_count: u32,
-    a_offset: u32,
-    a_stride: u32,
-    b_offset: u32,
-    b_stride: u32,
-    out_offset: u32,
-    out_stride: u32,
-    start: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-
+// 4 x 4 blocks of the operands.
+//
 // Four rows of op(A), four long in k: the matrix's columns are those rows. With a block of op(B),
 // whose columns run along n, `b * a` is the 4 x 4 product, its columns the rows of C.
 fn a_block(row: u32, k: u32) -> mat4x4<f32> {
@@ -58,19 +41,4 @@ fn mask_b(block: mat4x4<f32>, rest: u32) -> mat4x4<f32> {
         block[0], select(zero, block[1], rest > 1u),
         select(zero, block[2], rest > 2u), zero,
     );
-}
-
-fn store_row(row: u32, col: u32, values: vec4<f32>) {
-    if (col < params.n) {
-        store(row, col, values.x);
-    }
-    if (col + 1u < params.n) {
-        store(row, col + 1u, values.y);
-    }
-    if (col + 2u < params.n) {
-        store(row, col + 2u, values.z);
-    }
-    if (col + 3u < params.n) {
-        store(row, col + 3u, values.w);
-    }
 }

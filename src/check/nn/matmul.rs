@@ -55,6 +55,15 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(case(fours, 36, 76, 20, kind, Purpose::Answer));
         cases.push(case(others, 37, 75, 19, kind, Purpose::Answer));
     }
+    // Long dot products of a small result, which one design splits.
+    for (layout, m, n, k, kind) in [
+        (Layout::Nn, 33, 20, 2100, Kind::Store),
+        (Layout::Nt, 5, 70, 2051, Kind::BiasGelu),
+        (Layout::Tn, 36, 40, 2560, Kind::Add),
+        (Layout::Tn, 67, 3, 2049, Kind::BiasResidual),
+    ] {
+        cases.push(case(layout, m, n, k, kind, Purpose::Answer));
+    }
     // A small GPT's projections: of activations, of the gradient of an output, of weights.
     for (layout, m, n, k) in [
         (Layout::Nn, 2048, 256, 768),

@@ -44,6 +44,8 @@ pub(super) fn cases() -> Vec<Case> {
         (1024, 0),
         (1028, 1028),
         (9000, 4096),
+        // Software drivers take it in two windows.
+        ((1 << 20) + 1028, (1 << 20) + 512),
     ] {
         cases.push(case(plain(len, decayed), Purpose::Answer));
     }

@@ -28,11 +28,13 @@ pub(super) fn cases() -> Vec<Case> {
         planted: None,
     };
     let mut cases = Vec::new();
-    let lists: [&[usize]; 5] = [
+    let lists: [&[usize]; 6] = [
         &[4],
         &[252, 260],
         &[16_384, 16_388, 64],
         &[100_004],
+        // Software drivers take it in two windows.
+        &[(1 << 20) + 20_004, 8],
         &[0, 8],
     ];
     for pieces in lists {

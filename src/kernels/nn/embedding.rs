@@ -12,7 +12,13 @@ use crate::{Error, Result};
 pub const SHADER: Shader = shader!("nn.embedding", "nn/embedding.wgsl", Core);
 
 const OP: &str = "nn.embedding";
-const OPERANDS: [&Operand; 1] = [operand!("dout", 9, "Columns")];
+const OPERANDS: [&Operand; 2] = [
+    operand!("position_table", 5, "Columns"),
+    operand!("dout", 9, "Columns"),
+];
+/// Staged where it is at most `STAGED_TABLE` times as long as what is looked up in it.
+const TOKEN_TABLE: &Operand = operand!("token_table", 4, "Columns");
+const STAGED_TABLE: usize = 4;
 const THREADS: usize = 64;
 const LEARNED_POSITIONS: &Lib = lib!(
     "lib.embedding.learned_positions",
@@ -211,6 +217,14 @@ pub fn embedding_forward(
     };
     bindings.extend(counts);
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
+    let short = token_table.len() <= STAGED_TABLE * io.out.len();
+    let token_libs = bind_operands(
+        plan.gpu(),
+        &[TOKEN_TABLE],
+        &mut bindings,
+        short && groups < columns,
+    );
+    libs.extend(token_libs);
     libs.extend([DISPATCH, live, access, of_positions]);
     plan.push(&Dispatch {
         label: "nn.embedding_forward",
@@ -267,7 +281,7 @@ pub fn embedding_backward(
     ];
     bindings.extend(counts);
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
-    libs.extend([DISPATCH, live, access, NO_POSITIONS]);
+    libs.extend([&TOKEN_TABLE.buffer, DISPATCH, live, access, NO_POSITIONS]);
     let changed = lists.capacity.min(window.rows) * columns;
     plan.push(&Dispatch {
         label: "nn.embedding_backward",

@@ -1,8 +1,10 @@
-//! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`, and its form for subgroups.
+//! Matrix products with an epilogue: `shaders/nn/matmul.wgsl`, and its forms for subgroups and for
+//! workgroup memory.
 
+use super::matmul_tiled::Tile;
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Variant,
-    device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, ProductClass, Shader,
+    Tensor, Variant, device_struct,
 };
 use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
@@ -13,13 +15,15 @@ pub const SHADER: Shader = shader!("nn.matmul", "nn/matmul.wgsl", Core);
 /// The kernel's form for subgroups: rows of A spread by broadcasts.
 pub const SUBGROUP: Shader = shader!("nn.matmul_subgroup", "nn/matmul_subgroup.wgsl", Subgroups);
 
-const OP: &str = "nn.matmul";
-const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+pub(super) const OP: &str = "nn.matmul";
+pub(super) const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+pub(super) const PARAMS: &Lib = lib!("lib.matmul.params", "matmul/params.wgsl");
+pub(super) const STORE_BLOCK: &Lib = lib!("lib.matmul.store_block", "matmul/store_block.wgsl");
 const BLOCKS: &Lib = lib!("lib.matmul.blocks", "matmul/blocks.wgsl");
 const ACCESS_VEC4: &Lib = lib!("lib.matmul.access_vec4", "matmul/access_vec4.wgsl");
 const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scalar.wgsl");
 const ACCESS_STAGED: &Lib = lib!("lib.matmul.access_staged", "matmul/access_staged.wgsl");
-const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
+pub(super) const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
 const ADD: &Lib = lib!("lib.matmul.epilogue_add", "matmul/epilogue_add.wgsl");
 const BIAS: &Lib = lib!("lib.matmul.epilogue_bias", "matmul/epilogue_bias.wgsl");
 const RESIDUAL: &Lib = lib!(
@@ -213,6 +217,23 @@ pub struct MatmulIo<'a> {
     pub counts: Option<&'a Tensor>,
 }
 
+impl<'a> MatmulIo<'a> {
+    /// How the operands are read, and as what they are bound.
+    fn operands(&self, gpu: &Gpu, design: MatmulDesign) -> (&'static Lib, [Binding<'a>; 2]) {
+        let (a, b) = (self.a.tensor, self.b.tensor);
+        if !self.a.fours() || !self.b.fours() {
+            return (ACCESS_SCALAR, [Binding::read(2, a), Binding::read(3, b)]);
+        }
+        if design == MatmulDesign::Staged && gpu.can_stage(a) && gpu.can_stage(b) {
+            return (
+                ACCESS_STAGED,
+                [Binding::staged(2, a), Binding::staged(3, b)],
+            );
+        }
+        (ACCESS_VEC4, [Binding::read(2, a), Binding::read(3, b)])
+    }
+}
+
 /// Sizes of a product: op(A) is (M, K), op(B) is (K, N).
 #[derive(Debug, Clone, Copy)]
 pub struct MatmulSizes {
@@ -244,26 +265,77 @@ impl MatmulSizes {
 }
 
 device_struct! {
-    struct MatmulParams {
-        m: u32,
-        n: u32,
-        k: u32,
-        m_count: u32,
-        k_count: u32,
-        a_offset: u32,
-        a_stride: u32,
-        b_offset: u32,
-        b_stride: u32,
-        out_offset: u32,
-        out_stride: u32,
-        start: u32,
+    pub(super) struct MatmulParams {
+        pub(super) m: u32,
+        pub(super) n: u32,
+        pub(super) k: u32,
+        pub(super) m_count: u32,
+        pub(super) k_count: u32,
+        pub(super) a_offset: u32,
+        pub(super) a_stride: u32,
+        pub(super) b_offset: u32,
+        pub(super) b_stride: u32,
+        pub(super) out_offset: u32,
+        pub(super) out_stride: u32,
+        pub(super) start: u32,
+        pub(super) part: u32,
+        pub(super) pad: [u32; 3],
+    }
+}
+
+/// A product that was checked: what its designs have in common.
+pub(super) struct Product<'a> {
+    pub(super) label: &'static str,
+    pub(super) params: MatmulParams,
+    pub(super) live: &'static Lib,
+    pub(super) access: &'static Lib,
+    pub(super) epilogue: &'static Lib,
+    pub(super) transpose: [(&'static str, Const); 2],
+    pub(super) operands: [Binding<'a>; 2],
+    /// The result, then what the epilogue needs.
+    pub(super) outputs: Vec<Binding<'a>>,
+    pub(super) counts: Option<Binding<'a>>,
+    pub(super) cost: Cost,
+}
+
+impl Product<'_> {
+    /// Appends a dispatch that goes from operands to results.
+    pub(super) fn push(
+        &self,
+        plan: &mut Plan,
+        shader: &Shader,
+        (entry, own): (&str, &[(&str, Const)]),
+        libs: &[&'static Lib],
+        workgroups: usize,
+    ) -> Result<()> {
+        let mut consts = own.to_vec();
+        consts.extend(self.transpose);
+        let mut all = vec![DISPATCH, self.live, GELU, PARAMS, BLOCKS];
+        all.extend(libs);
+        all.extend([self.access, self.epilogue]);
+        let mut bindings = self.operands.to_vec();
+        bindings.extend(&self.outputs);
+        bindings.extend(self.counts);
+        plan.push(&Dispatch {
+            label: self.label,
+            shader,
+            variant: Variant {
+                entry,
+                libs: &all,
+                consts: &consts,
+            },
+            params: Params::of(&self.params),
+            bindings: &bindings,
+            workgroups: workgroups as u64,
+            cost: self.cost,
+        })
     }
 }
 
 /// Appends `out = epilogue(op(A)·op(B))`.
 ///
 /// Rows of the result past the live `m` are not written. Sums are in f32, along k in order, four
-/// products at a time; [`Gpu::matmul_design`](crate::Gpu::matmul_design) decides how.
+/// products at a time or one by one; [`Gpu::matmul_design_for`] decides how.
 ///
 /// # Errors
 ///
@@ -292,58 +364,48 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         out_offset: to_u32(OP, io.out.offset)?,
         out_stride: to_u32(OP, io.out.stride)?,
         start: to_u32(OP, sizes.start()?)?,
+        part: to_u32(OP, k)?,
+        pad: [0; 3],
     };
-    let fours = io.a.fours() && io.b.fours();
-    let design = plan.gpu().matmul_design();
-    let can_stage = |matrix: &Matrix<'_>| plan.gpu().can_stage(matrix.tensor);
-    let staged = design == MatmulDesign::Staged && fours && can_stage(&io.a) && can_stage(&io.b);
-    let access = match (staged, fours) {
-        (true, _) => ACCESS_STAGED,
-        (false, true) => ACCESS_VEC4,
-        (false, false) => ACCESS_SCALAR,
-    };
-    let operand = match staged {
-        true => Binding::staged,
-        false => Binding::read,
-    };
+    let class = ProductClass::of(transpose_a, transpose_b, m, n);
+    let design = plan.gpu().matmul_design_for(class);
+    let (access, operands) = io.operands(plan.gpu(), design);
     let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
-    let mut bindings = vec![
-        operand(2, io.a.tensor),
-        operand(3, io.b.tensor),
-        Binding::write(4, io.out.tensor),
-    ];
-    bindings.extend(io.epilogue.bindings());
-    bindings.extend(counts);
-    let mut consts = vec![
-        ("TRANSPOSE_A", Const::Bool(transpose_a)),
-        ("TRANSPOSE_B", Const::Bool(transpose_b)),
-    ];
-    let (shader, entry, tiles) = match design {
-        MatmulDesign::Registers => (&SHADER, "matmul", m.div_ceil(64) * n.div_ceil(64)),
-        MatmulDesign::Subgroup | MatmulDesign::Staged => {
-            consts.push(("TOUCH_NEXT", Const::Bool(!staged)));
-            let tiles_n = n.div_ceil(64).next_multiple_of(4);
-            (&SUBGROUP, "matmul_subgroup", m.div_ceil(32) * tiles_n)
-        }
-    };
-    plan.push(&Dispatch {
+    let mut outputs = vec![Binding::write(4, io.out.tensor)];
+    outputs.extend(io.epilogue.bindings());
+    let product = Product {
         label: match sizes.layout {
             Layout::Nn => "nn.matmul.nn",
             Layout::Nt => "nn.matmul.nt",
             Layout::Tn => "nn.matmul.tn",
         },
-        shader,
-        variant: Variant {
-            entry,
-            libs: &[DISPATCH, live, GELU, BLOCKS, access, io.epilogue.lib()],
-            consts: &consts,
-        },
-        params: Params::of(&params),
-        bindings: &bindings,
-        workgroups: tiles as u64,
+        params,
+        live,
+        access,
+        epilogue: io.epilogue.lib(),
+        transpose: [
+            ("TRANSPOSE_A", Const::Bool(transpose_a)),
+            ("TRANSPOSE_B", Const::Bool(transpose_b)),
+        ],
+        operands,
+        outputs,
+        counts,
         cost: Cost {
             flops: 2 * (m * n * k) as u64,
             bytes: 4 * (m * k + k * n + m * n) as u64,
         },
-    })
+    };
+    match design {
+        MatmulDesign::Registers => {
+            let tiles = m.div_ceil(64) * n.div_ceil(64);
+            product.push(plan, &SHADER, ("matmul", &[]), &[STORE_BLOCK], tiles)
+        }
+        MatmulDesign::Subgroup | MatmulDesign::Staged => {
+            let consts = [("TOUCH_NEXT", Const::Bool(access != ACCESS_STAGED))];
+            let tiles_n = n.div_ceil(64).next_multiple_of(4);
+            let tiles = m.div_ceil(32) * tiles_n;
+            product.push(plan, &SUBGROUP, ("matmul_subgroup", &consts), &[], tiles)
+        }
+        MatmulDesign::Tiled(tiling) => product.push_tiled(plan, Tile::of(tiling, m, n)),
+    }
 }

@@ -11,6 +11,9 @@ pub mod gelu;
 pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+#[cfg(not(target_arch = "wasm32"))]
+mod matmul_measure;
+pub mod matmul_tiled;
 pub mod norm;
 pub mod qk_norm;
 pub mod rms_norm;

@@ -1,0 +1,162 @@
+//! Matrix products through workgroup memory: `shaders/nn/matmul_tiled.wgsl`, and for a small result of
+//! long dot products `shaders/nn/matmul_total.wgsl`.
+
+use super::matmul::{GELU, MatmulParams, OP, PARAMS, Product, STORE, STORE_BLOCK};
+use crate::Result;
+use crate::gpu::{Binding, Const, Cost, Dispatch, Params, Plan, Shader, Tiling, Variant};
+use crate::kernels::{DISPATCH, shader, to_u32};
+
+/// The kernel's form for GPUs: tiles of both operands in workgroup memory.
+pub const TILED: Shader = shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core);
+
+/// The sums of the parts of a split product, with the epilogue.
+pub const TOTAL: Shader = shader!("nn.matmul_total", "nn/matmul_total.wgsl", Core);
+
+/// A result of fewer tiles is not cut into larger ones, and a split product has about as many:
+/// wgpu does not say how many multiprocessors a device has, large ones have 60 to 150.
+const ENOUGH_TILES: usize = 128;
+/// Dot products are split from this length on...
+const SPLIT_FROM: usize = 2048;
+/// ...into parts of this length or more.
+const PART: usize = 512;
+/// The slice of the shader: parts are whole slices.
+const SLICE: usize = 16;
+
+/// How a result is cut up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    /// Outputs a side.
+    side: usize,
+    /// Blocks of 4 x 4 outputs a thread, along each side.
+    blocks: u32,
+}
+
+impl Tile {
+    const SMALL: Self = Self {
+        side: 32,
+        blocks: 1,
+    };
+    const MEDIUM: Self = Self {
+        side: 64,
+        blocks: 2,
+    };
+    const LARGE: Self = Self {
+        side: 128,
+        blocks: 2,
+    };
+
+    /// The tile of a result of `m` by `n`.
+    pub(super) fn of(tiling: Tiling, m: usize, n: usize) -> Self {
+        match tiling {
+            Tiling::Small => Self::SMALL,
+            Tiling::Medium => Self::MEDIUM,
+            Tiling::Large => Self::LARGE,
+            Tiling::BySize => [Self::LARGE, Self::MEDIUM]
+                .into_iter()
+                .find(|tile| tile.count(m, n) >= ENOUGH_TILES)
+                .unwrap_or(Self::SMALL),
+        }
+    }
+
+    /// How many there are of it.
+    fn count(self, m: usize, n: usize) -> usize {
+        m.div_ceil(self.side) * n.div_ceil(self.side)
+    }
+}
+
+/// How long the parts are that dot products of length `k` are split into, where that makes use of
+/// a device that `tiles` tiles leave more than half idle.
+fn part_of(tiles: usize, k: usize) -> Option<usize> {
+    let parts = (ENOUGH_TILES / tiles.max(1)).min(k / PART);
+    let worth = k >= SPLIT_FROM && parts >= 2;
+    worth.then(|| k.div_ceil(parts).next_multiple_of(SLICE))
+}
+
+impl Product<'_> {
+    /// Appends the product, in two dispatches where it is split.
+    pub(super) fn push_tiled(&self, plan: &mut Plan, tile: Tile) -> Result<()> {
+        let [m, n, k] = [self.params.m, self.params.n, self.params.k].map(|size| size as usize);
+        let tiles = tile.count(m, n);
+        let Some(part) = part_of(tiles, k) else {
+            return self.push_tiles(plan, tile, tiles);
+        };
+        let parts = k.div_ceil(part);
+        let params = MatmulParams {
+            part: to_u32(OP, part)?,
+            ..self.params
+        };
+        let partials = plan.scratch(parts * m * n)?;
+        let sums = Product {
+            params: MatmulParams {
+                out_offset: 0,
+                out_stride: params.n,
+                ..params
+            },
+            epilogue: STORE,
+            outputs: vec![Binding::write(4, &partials)],
+            ..*self
+        };
+        sums.push_tiles(plan, tile, tiles * parts)?;
+        let mut bindings = vec![Binding::read(2, &partials)];
+        bindings.extend(&self.outputs);
+        bindings.extend(self.counts);
+        plan.push(&Dispatch {
+            label: "nn.matmul.total",
+            shader: &TOTAL,
+            variant: Variant {
+                entry: "matmul_total",
+                libs: &[DISPATCH, self.live, GELU, PARAMS, self.epilogue],
+                consts: &[],
+            },
+            params: Params::of(&params),
+            bindings: &bindings,
+            workgroups: (m * n).div_ceil(64) as u64,
+            cost: Cost {
+                flops: (parts * m * n) as u64,
+                bytes: 4 * ((parts + 1) * m * n) as u64,
+            },
+        })
+    }
+
+    fn push_tiles(&self, plan: &mut Plan, tile: Tile, workgroups: usize) -> Result<()> {
+        let consts = [
+            ("TILE", Const::U32(tile.side as u32)),
+            ("BLOCKS", Const::U32(tile.blocks)),
+        ];
+        let entry = ("matmul_tiled", &consts[..]);
+        self.push(plan, &TILED, entry, &[STORE_BLOCK], workgroups)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ENOUGH_TILES, PART, SLICE, SPLIT_FROM, Tile, part_of};
+    use crate::gpu::Tiling;
+
+    #[test]
+    fn the_largest_tile_that_occupies_a_device_is_taken() {
+        let side = |m, n| Tile::of(Tiling::BySize, m, n).side;
+        assert_eq!(side(2048, 3072), 128);
+        assert_eq!(side(768, 768), 64);
+        assert_eq!(side(256, 768), 32);
+        assert_eq!(side(1, 1), 32);
+    }
+
+    #[test]
+    fn parts_are_long_and_whole_slices_and_cover_k() {
+        for tiles in 1..=2 * ENOUGH_TILES {
+            for k in [1, 511, 2047, 2048, 2049, 5000, 14_336, 100_003] {
+                let Some(part) = part_of(tiles, k) else {
+                    assert!(k < SPLIT_FROM || 2 * tiles > ENOUGH_TILES, "{tiles} {k}");
+                    continue;
+                };
+                let parts = k.div_ceil(part);
+                assert!(part >= PART && part % SLICE == 0, "{tiles} {k}: {part}");
+                assert!(
+                    parts >= 2 && parts * tiles <= ENOUGH_TILES,
+                    "{tiles} {k}: {parts}"
+                );
+            }
+        }
+    }
+}
