@@ -1,5 +1,6 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
+mod arena;
 mod device;
 mod layout;
 mod memory;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::arena::ParamArena;
 use super::shader::{Pipeline, Shader, Variant};
 use super::stage::Stage;
 use super::tensor::MIN_BYTES;
@@ -495,39 +496,4 @@ pub fn fold(gpu: &Gpu, label: &str, workgroups: u64) -> Result<[u32; 3]> {
         });
     }
     Ok([x as u32, y as u32, z as u32])
-}
-
-/// Parameter structs of a plan, in few uniform buffers.
-#[derive(Default)]
-struct ParamArena {
-    chunk: Option<wgpu::Buffer>,
-    used: u64,
-}
-
-impl ParamArena {
-    const CHUNK_BYTES: u64 = 1 << 14;
-
-    fn push(&mut self, gpu: &Gpu, bytes: &[u8]) -> (wgpu::Buffer, u64) {
-        let alignment = u64::from(gpu.limits().min_uniform_buffer_offset_alignment);
-        let offset = self.used.next_multiple_of(alignment);
-        let end = offset + bytes.len() as u64;
-        let (buffer, offset) = match &self.chunk {
-            Some(chunk) if end <= Self::CHUNK_BYTES => (chunk.clone(), offset),
-            _ => (self.new_chunk(gpu), 0),
-        };
-        self.used = offset + bytes.len() as u64;
-        gpu.queue().write_buffer(&buffer, offset, bytes);
-        (buffer, offset)
-    }
-
-    fn new_chunk(&mut self, gpu: &Gpu) -> wgpu::Buffer {
-        let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("kernel parameters"),
-            size: Self::CHUNK_BYTES,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        self.chunk = Some(buffer.clone());
-        buffer
-    }
 }
