@@ -22,9 +22,10 @@ use timing::median_seconds;
 
 /// Measures what the device can do at most, then every kernel, and prints each kernel's share of it.
 ///
-/// Two small kernels measure the limits: one copies 64 MiB (GB/s, read and written together), one
-/// multiplies and adds in registers (GFLOP/s). Then each large case of `prefgrad::check` is built,
-/// its answers are checked, and it is replayed. Ends with an error where an answer is wrong.
+/// The limits: 64 MiB are copied from buffer to buffer by a small kernel and by the copy command (GB/s,
+/// read and written together; the faster of the two counts), and a small kernel multiplies and adds
+/// in registers (GFLOP/s). Then each large case of `prefgrad::check` is built, its answers are checked,
+/// and it is replayed. Ends with an error where an answer is wrong.
 #[derive(Debug, Parser)]
 #[command(version, after_long_help = READING)]
 struct Args {
@@ -49,12 +50,13 @@ counted once. At a low intensity memory is the limit, at a high one arithmetic:
 
 In roofline.png that is the broken line: the slope is the bandwidth, the level the arithmetic rate. A
 point on the line could not be faster on this device without moving less; a point a tenth as high takes
-ten times as long as it had to. Each case is a dot; a kernel's number stands at the case with its lowest
-share. Kernels that compute nothing have no place on the scale and are only listed.
+ten times as long as the limit allows. Where a kernel copies more slowly than the copy command, a thin
+line shows what that would allow. Each case is a dot; a kernel's number stands at the case with its
+lowest share. Kernels that compute nothing have no place on the scale and are only listed.
 
 WHY A SHARE IS LOW
 
-  few bytes, few threads  A dispatch has a fixed price, some microseconds on a GPU. A case that takes
+  little work             A dispatch has a fixed price, some microseconds on a GPU. A case that takes
                           less than ten of these measures the price, not the kernel.
   read more than once     A cost counts each tensor once. Tiles, second passes and recomputed values
                           are not in it, and copies into textures neither.
@@ -63,14 +65,15 @@ WHY A SHARE IS LOW
   scattered access        Gathers and scatters by row, and lists that are walked, use parts of what a
                           memory transaction brings.
   chains                  A sum over a sequence, step by step, waits for each step.
+  a software driver       It fetches a buffer's elements one by one, far more slowly than the processor
+                          copies: compare the two copies in the second line of the output.
   a busy device           Whatever else runs on it, and a processor that changes its clock in between,
                           moves limits and kernels apart. Run it twice.
 
 WHY A SHARE IS ABOVE 100 %
 
 The limits are measured, not taken from a data sheet. A case whose tensors fit into the cache is not
-held up by the memory that 64 MiB are copied through. On a software driver the crate's kernels read
-from textures, which such drivers read faster than the buffers of the copying kernel.";
+held up by the memory that 64 MiB are copied through, and a busy device may have been less busy then.";
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -94,12 +97,24 @@ fn main() -> Result<()> {
     output_folder(&args.out)?;
     let gpu = Gpu::new()?;
     println!("{} ({:?})", gpu.variants(), gpu.info().device_type);
-    let roof = Roof::measure(&gpu, args.seconds).context("measuring the device's limits")?;
-    println!(
-        "copy {:.1} GB/s (the copy command: {:.1}), arithmetic {:.1} GFLOP/s ({} chains a thread)\n",
-        roof.copy_gb_s, roof.copy_command_gb_s, roof.arithmetic_gflop_s, roof.chains
-    );
-    let rows = measure(&gpu, &chosen, &roof, args.seconds)?;
+    let bar = ProgressBar::new(Roof::PROBES + chosen.len() as u64);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {eta} left  {msg}",
+    )?);
+    let before = |what: &str| {
+        bar.set_message(what.to_owned());
+        bar.inc(1);
+    };
+    let roof =
+        Roof::measure(&gpu, args.seconds, before).context("measuring the device's limits")?;
+    bar.suspend(|| print_roof(&roof));
+    let mut rows = Vec::with_capacity(chosen.len());
+    for case in &chosen {
+        let name = format!("{} {}", case.kernel, case.name);
+        before(&name);
+        rows.push(time(&gpu, case, &roof, args.seconds).context(name)?);
+    }
+    bar.finish_and_clear();
     println!("{}", table(&rows));
     let report = Report {
         device: gpu.variants(),
@@ -130,20 +145,11 @@ fn chosen(part: Option<&str>) -> Result<Vec<Case>> {
     Ok(all)
 }
 
-fn measure(gpu: &Gpu, cases: &[Case], roof: &Roof, seconds: f64) -> Result<Vec<Row>> {
-    let bar = ProgressBar::new(cases.len() as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {eta} left  {msg}",
-    )?);
-    let mut rows = Vec::with_capacity(cases.len());
-    for case in cases {
-        bar.set_message(format!("{} {}", case.kernel, case.name));
-        let row = time(gpu, case, roof, seconds);
-        rows.push(row.with_context(|| format!("{} {}", case.kernel, case.name))?);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(rows)
+fn print_roof(roof: &Roof) {
+    println!(
+        "copy {:.2} GB/s by a kernel, {:.2} by command; arithmetic {:.1} GFLOP/s ({} chains a thread)\n",
+        roof.copy_kernel_gb_s, roof.copy_command_gb_s, roof.arithmetic_gflop_s, roof.chains
+    );
 }
 
 /// Checks a case's answers, then takes its time.
@@ -179,7 +185,8 @@ fn draw(path: &Path, gpu: &Gpu, roof: &Roof, rows: &[Row]) -> Result<()> {
         path,
         &Roofline {
             title: &gpu.info().name,
-            gb_s: roof.copy_gb_s,
+            gb_s: roof.gb_s(),
+            kernel_gb_s: roof.copy_kernel_gb_s,
             gflop_s: roof.arithmetic_gflop_s,
             points: &points,
         },

@@ -6,7 +6,7 @@ use prefgrad::{Binding, Capability, Const, Cost, Dispatch, Gpu, Params, Plan, Sh
 use prefgrad::{Error, Variant};
 use serde::Serialize;
 
-use crate::timing::{median_seconds, seconds_of};
+use crate::timing::{Encode, median_seconds, seconds_of};
 
 const COPY: Shader = Shader {
     name: "roofline.copy",
@@ -43,9 +43,9 @@ const MOST_WORKGROUPS: usize = 1 << 14;
 /// The device's limits, as measured.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Roof {
-    /// GB/s that a kernel copies, read and written bytes together.
-    pub copy_gb_s: f64,
-    /// GB/s of the copy command, likewise: for comparison, not part of the limit.
+    /// GB/s that a kernel copies from buffer to buffer, read and written bytes together.
+    pub copy_kernel_gb_s: f64,
+    /// GB/s of the copy command, likewise.
     pub copy_command_gb_s: f64,
     /// GFLOP/s of fused multiply-adds, each two operations.
     pub arithmetic_gflop_s: f64,
@@ -54,67 +54,98 @@ pub struct Roof {
 }
 
 impl Roof {
-    /// Measures, `seconds` for each of the six.
-    pub fn measure(gpu: &Gpu, seconds: f64) -> Result<Self> {
-        let (copy_gb_s, copy_command_gb_s) = copy(gpu, seconds)?;
+    /// How many measurements it takes.
+    pub const PROBES: u64 = 2 + CHAINS.len() as u64;
+
+    /// Measures, `seconds` each time; `before` is told what comes.
+    pub fn measure(gpu: &Gpu, seconds: f64, before: impl Fn(&str)) -> Result<Self> {
+        let copied = Copied::new(gpu)?;
+        before("copy kernel");
+        let copy_kernel_gb_s = copied.by_kernel(gpu, seconds)?;
+        before("copy command");
+        let copy_command_gb_s = copied.by_command(gpu, seconds)?;
         let mut best = (0.0, 0);
         for chains in CHAINS {
+            before(&format!("arithmetic, {chains} chains a thread"));
             let rate = arithmetic(gpu, chains, seconds)?;
             if rate > best.0 {
                 best = (rate, chains);
             }
         }
         Ok(Self {
-            copy_gb_s,
+            copy_kernel_gb_s,
             copy_command_gb_s,
             arithmetic_gflop_s: best.0,
             chains: best.1,
         })
     }
 
+    /// The bandwidth that counts as the limit: the faster copy's.
+    pub fn gb_s(&self) -> f64 {
+        self.copy_kernel_gb_s.max(self.copy_command_gb_s)
+    }
+
     /// The shortest time in seconds that the limits allow for a cost.
     pub fn seconds(&self, cost: Cost) -> f64 {
-        let moving = cost.bytes as f64 / self.copy_gb_s;
+        let moving = cost.bytes as f64 / self.gb_s();
         let computing = cost.flops as f64 / self.arithmetic_gflop_s;
         moving.max(computing) / 1e9
     }
 }
 
-/// GB/s by kernel and by command.
-fn copy(gpu: &Gpu, seconds: f64) -> Result<(f64, f64)> {
-    let numbers = values(1, COPIED, 1.0);
-    let x = Tensor::from_slice(gpu, "x", &[COPIED], &numbers)?;
-    let y = Tensor::zeros::<f32>(gpu, "y", &[COPIED])?;
-    let mut plan = Plan::new(gpu);
-    plan.push(&Dispatch {
-        label: COPY.name,
-        shader: &COPY,
-        variant: Variant {
-            entry: "copy_values",
-            libs: &[],
-            consts: &[],
-        },
-        params: Params::NONE,
-        bindings: &[Binding::read(2, &x), Binding::write(3, &y)],
-        workgroups: (COPIED / COPIED_A_WORKGROUP) as u64,
-        cost: Cost {
-            flops: 0,
-            bytes: x.bytes() + y.bytes(),
-        },
-    })?;
-    plan.submit();
-    ensure!(
-        y.read::<f32>(gpu)? == numbers,
-        "the kernel that copies, copies wrong: run `doctor`"
-    );
-    let bytes = plan.cost().bytes as f64;
-    let kernel = median_seconds(gpu, &|encoder| plan.commands(encoder), seconds)?;
-    let command = median_seconds(
-        gpu,
-        &|encoder| encoder.copy_buffer_to_buffer(x.buffer(), 0, y.buffer(), 0, x.bytes()),
-        seconds,
-    )?;
-    Ok((bytes / kernel / 1e9, bytes / command / 1e9))
+/// What is copied from x to y.
+struct Copied {
+    x: Tensor,
+    y: Tensor,
+    plan: Plan,
+}
+
+impl Copied {
+    /// Records the kernel and checks it.
+    fn new(gpu: &Gpu) -> Result<Self> {
+        let numbers = values(1, COPIED, 1.0);
+        let x = Tensor::from_slice(gpu, "x", &[COPIED], &numbers)?;
+        let y = Tensor::zeros::<f32>(gpu, "y", &[COPIED])?;
+        let mut plan = Plan::new(gpu);
+        plan.push(&Dispatch {
+            label: COPY.name,
+            shader: &COPY,
+            variant: Variant {
+                entry: "copy_values",
+                libs: &[],
+                consts: &[],
+            },
+            params: Params::NONE,
+            bindings: &[Binding::read(2, &x), Binding::write(3, &y)],
+            workgroups: (COPIED / COPIED_A_WORKGROUP) as u64,
+            cost: Cost {
+                flops: 0,
+                bytes: x.bytes() + y.bytes(),
+            },
+        })?;
+        plan.submit();
+        ensure!(
+            y.read::<f32>(gpu)? == numbers,
+            "the kernel that copies, copies wrong: run `doctor`"
+        );
+        Ok(Self { x, y, plan })
+    }
+
+    fn by_kernel(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
+        self.gb_s(gpu, seconds, &|encoder| self.plan.commands(encoder))
+    }
+
+    fn by_command(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
+        let (x, y) = (self.x.buffer(), self.y.buffer());
+        self.gb_s(gpu, seconds, &|encoder| {
+            encoder.copy_buffer_to_buffer(x, 0, y, 0, self.x.bytes());
+        })
+    }
+
+    fn gb_s(&self, gpu: &Gpu, seconds: f64, encode: Encode) -> prefgrad::Result<f64> {
+        let taken = median_seconds(gpu, encode, seconds)?;
+        Ok(self.plan.cost().bytes as f64 / taken / 1e9)
+    }
 }
 
 /// GFLOP/s with so many chains a thread, and so many workgroups that the device is full.

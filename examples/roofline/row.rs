@@ -95,6 +95,14 @@ fn figure(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
+/// The figure of a kernel that computes.
+fn if_any(flops: u64, value: f64) -> String {
+    match flops {
+        0 => "-".to_owned(),
+        _ => figure(value),
+    }
+}
+
 fn milliseconds(seconds: f64) -> String {
     format!("{} ms", figure(1e3 * seconds))
 }
@@ -117,9 +125,9 @@ pub fn table(rows: &[Row]) -> Table {
             row.kernel.to_owned(),
             shortened(&row.case),
             milliseconds(row.seconds),
-            figure(row.gflop_s()),
+            if_any(row.flops, row.gflop_s()),
             figure(row.gb_s()),
-            figure(row.intensity()),
+            if_any(row.flops, row.intensity()),
             row.limit(),
             format!("{:.0} %", 100.0 * row.share),
         ]);

@@ -145,6 +145,7 @@ fn a_roofline_is_drawn_whatever_was_measured() {
             let picture = Roofline {
                 title: "A device",
                 gb_s,
+                kernel_gb_s: gb_s / 2.0,
                 gflop_s,
                 points,
             };

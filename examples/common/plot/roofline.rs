@@ -25,6 +25,8 @@ pub struct Roofline<'a> {
     pub title: &'a str,
     /// The device's bandwidth: the slope.
     pub gb_s: f64,
+    /// The bandwidth of a kernel that copies; where it is lower, a thin line shows it.
+    pub kernel_gb_s: f64,
     /// The device's arithmetic rate: the level.
     pub gflop_s: f64,
     /// Points by family.
@@ -85,17 +87,20 @@ fn decades(values: impl Iterator<Item = f64>, room: f64) -> Range<f64> {
     10f64.powf((low / room).log10().floor())..10f64.powf((high * room).log10().ceil())
 }
 
-/// The intensity at which memory and arithmetic take equally long.
-fn ridge(roofline: &Roofline) -> f64 {
-    roofline.gflop_s / roofline.gb_s
+/// The roof of a bandwidth inside the chart, where there is one.
+fn corners(chart: &LogChart, gb_s: f64, gflop_s: f64) -> Option<[(f64, f64); 3]> {
+    let (x, y) = (chart.x_range(), chart.y_range());
+    let ridge = gflop_s / gb_s;
+    let start = x.start.max(y.start / gb_s);
+    let ascending = start < ridge && ridge < x.end;
+    ascending.then_some([(start, start * gb_s), (ridge, gflop_s), (x.end, gflop_s)])
 }
 
 fn log_axes<'a, 'b>(area: &'b Area<'a>, roofline: &Roofline) -> Result<LogChart<'a, 'b>> {
     let shown = || roofline.points.iter().filter(|point| drawn(point));
-    let x = decades(
-        shown().map(|p| p.flops_per_byte).chain([ridge(roofline)]),
-        1.1,
-    );
+    // Where memory and arithmetic take equally long.
+    let ridges = [roofline.gb_s, roofline.kernel_gb_s].map(|gb_s| roofline.gflop_s / gb_s);
+    let x = decades(shown().map(|p| p.flops_per_byte).chain(ridges), 1.1);
     let y = decades(shown().map(|p| p.gflop_s).chain([roofline.gflop_s]), 1.3);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
@@ -120,23 +125,27 @@ fn log_axes<'a, 'b>(area: &'b Area<'a>, roofline: &Roofline) -> Result<LogChart<
 }
 
 fn draw_roof<'a: 'b, 'b>(chart: &mut LogChart<'a, 'b>, roofline: &Roofline) -> Result<()> {
-    let (x, y) = (chart.x_range(), chart.y_range());
-    let (gb_s, gflop_s) = (roofline.gb_s, roofline.gflop_s);
-    if !(gb_s > 0.0 && gflop_s > 0.0 && ridge(roofline).is_finite()) {
-        return Ok(());
+    let gflop_s = roofline.gflop_s;
+    if let Some(corners) = corners(chart, roofline.gb_s, gflop_s) {
+        let name = format!(
+            "limit: {:.1} GB/s copied, {gflop_s:.1} GFLOP/s",
+            roofline.gb_s
+        );
+        let style = INK.stroke_width(2);
+        chart
+            .draw_series(DashedLineSeries::new(corners, 8, 6, style))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 28, y)], style));
     }
-    let start = x.start.max(y.start / gb_s);
-    let corners = [
-        (start, start * gb_s),
-        (ridge(roofline), gflop_s),
-        (x.end, gflop_s),
-    ];
-    let name = format!("limit: {gb_s:.1} GB/s copied, {gflop_s:.1} GFLOP/s");
-    let style = INK.stroke_width(2);
-    chart
-        .draw_series(DashedLineSeries::new(corners, 8, 6, style))?
-        .label(name)
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 28, y)], style));
+    let kernel_gb_s = roofline.kernel_gb_s;
+    let slower = kernel_gb_s < 0.95 * roofline.gb_s;
+    if let Some(corners) = corners(chart, kernel_gb_s, gflop_s).filter(|_| slower) {
+        let style = INK.mix(0.5).stroke_width(1);
+        chart
+            .draw_series(LineSeries::new(corners, style))?
+            .label(format!("copied by a kernel: {kernel_gb_s:.1} GB/s"))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 28, y)], style));
+    }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
@@ -176,7 +185,7 @@ fn draw_points(chart: &LogChart, area: &Area, families: &[&[RooflinePoint]]) -> 
         labels.push((family, label));
     }
     for (family, label) in labels {
-        number(area, family, label)?;
+        number(area, family, label, RADIUS)?;
     }
     Ok(())
 }
@@ -203,10 +212,10 @@ fn free_place(dot: Place, taken: &[(Place, i32)], size: (u32, u32)) -> Place {
     around.into_iter().find(free).unwrap_or(dot)
 }
 
-fn number(area: &Area, family: usize, at: Place) -> Result<()> {
-    area.draw(&Circle::new(at, RADIUS, WHITE.filled()))?;
-    area.draw(&Circle::new(at, RADIUS, colour(family).stroke_width(2)))?;
-    let centred = text(15).pos(Pos::new(HPos::Center, VPos::Center));
+fn number(area: &Area, family: usize, at: Place, radius: i32) -> Result<()> {
+    area.draw(&Circle::new(at, radius, WHITE.filled()))?;
+    area.draw(&Circle::new(at, radius, colour(family).stroke_width(2)))?;
+    let centred = text(14).pos(Pos::new(HPos::Center, VPos::Center));
     area.draw(&Text::new((family + 1).to_string(), at, centred))?;
     Ok(())
 }
@@ -214,7 +223,7 @@ fn number(area: &Area, family: usize, at: Place) -> Result<()> {
 /// Number, name and share of every family.
 fn list(area: &Area, families: &[&[RooflinePoint]]) -> Result<()> {
     let (width, height) = area.dim_in_pixel();
-    let (top, right) = (18, width as i32 - 12);
+    let (top, right) = (14, width as i32 - 12);
     let left_middle = text(17).pos(Pos::new(HPos::Left, VPos::Center));
     let right_middle = text(17).pos(Pos::new(HPos::Right, VPos::Center));
     area.draw(&Text::new(
@@ -226,7 +235,7 @@ fn list(area: &Area, families: &[&[RooflinePoint]]) -> Result<()> {
     let line_height = ((height as i32 - 2 * top) / (lines + 1)).min(28);
     for (family, points) in families.iter().enumerate() {
         let y = top + (family as i32 + 1) * line_height;
-        number(area, family, (20, y))?;
+        number(area, family, (20, y), RADIUS - 2)?;
         let Some(name) = points.first().map(|point| point.family) else {
             continue;
         };
