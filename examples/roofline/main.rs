@@ -56,8 +56,8 @@ lowest share. Kernels that compute nothing have no place on the scale and are on
 
 WHY A SHARE IS LOW
 
-  little work             A dispatch has a fixed price, some microseconds on a GPU. A case that takes
-                          less than ten of these measures the price, not the kernel.
+  little work             A dispatch has a fixed price, whatever it does: a case of a few microseconds
+                          measures that price.
   read more than once     A cost counts each tensor once. Tiles, second passes and recomputed values
                           are not in it, and copies into textures neither.
   dear operations         exp, log, tanh and random numbers are counted as few operations and take
@@ -65,8 +65,8 @@ WHY A SHARE IS LOW
   scattered access        Gathers and scatters by row, and lists that are walked, use parts of what a
                           memory transaction brings.
   chains                  A sum over a sequence, step by step, waits for each step.
-  a software driver       It fetches a buffer's elements one by one, far more slowly than the processor
-                          copies: compare the two copies in the second line of the output.
+  a software driver       A kernel there reads a buffer far more slowly than the processor copies:
+                          compare the two copies in the second line of the output.
   a busy device           Whatever else runs on it, and a processor that changes its clock in between,
                           moves limits and kernels apart. Run it twice.
 

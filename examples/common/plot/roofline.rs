@@ -235,7 +235,7 @@ fn list(area: &Area, families: &[&[RooflinePoint]]) -> Result<()> {
     let line_height = ((height as i32 - 2 * top) / (lines + 1)).min(28);
     for (family, points) in families.iter().enumerate() {
         let y = top + (family as i32 + 1) * line_height;
-        number(area, family, (20, y), RADIUS - 2)?;
+        number(area, family, (20, y), RADIUS - 1)?;
         let Some(name) = points.first().map(|point| point.family) else {
             continue;
         };
