@@ -96,7 +96,7 @@ enum Loss {
     Ppo,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 13] = [
     step(
         "gpt2-small-4x256 reward",
         four_layers,
@@ -129,7 +129,26 @@ const STEPS: [Step; 8] = [
         false,
     ),
     step("smollm2-135m dpo", smollm2, 1, Loss::Dpo, true),
+    // Time a token over the size of a batch; memory over the length of a text.
+    step("batch of 2 pairs", four_layers, 2, Loss::Reward, false),
+    step("batch of 16 pairs", four_layers, 16, Loss::Reward, false),
+    Step {
+        tokens: 256,
+        ..LONG_TEXTS
+    },
+    Step {
+        name: "texts of 1024 tokens",
+        tokens: 1024,
+        ..LONG_TEXTS
+    },
+    Step {
+        name: "texts of 4096 tokens",
+        tokens: 4096,
+        ..LONG_TEXTS
+    },
 ];
+
+const LONG_TEXTS: Step = step("texts of 256 tokens", one_layer, 1, Loss::Reward, false);
 
 const fn step(
     name: &'static str,
@@ -166,6 +185,13 @@ fn gpt2_of(n_layer: usize, n_embd: usize, n_head: usize, vocab_size: usize) -> M
 
 fn four_layers() -> ModelConfig {
     gpt2_of(4, 256, 4, 8192)
+}
+
+fn one_layer() -> ModelConfig {
+    ModelConfig {
+        max_position_embeddings: 4096,
+        ..gpt2_of(1, 256, 4, 8192)
+    }
 }
 
 fn gpt2() -> ModelConfig {
