@@ -1,7 +1,8 @@
 //! Whole training steps: time, CPU time and peak memory, `cargo bench --bench steps`.
 //!
-//! Each step runs in a process of its own, so that peak memory is its own. The first update, which
-//! compiles the kernels, stands apart; the others count with their median. On a software driver
+//! Each step runs in a process of its own, so that peak memory is its own. The first update, from
+//! the start of the process on and with the kernels' compilation, stands apart; the others count
+//! with their median. On a software driver
 //! the device's memory is part of the process's. `cargo bench --bench steps -- smollm2` runs the
 //! steps with that in their name, and with `--profile` shows which kernels a reward step's time
 //! goes to.
@@ -14,7 +15,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use prefgrad::data::{Batch, PackOptions, Preference, Random, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
-use prefgrad::train::{AdamW, DpoOptions, DpoTrainer, Optimizer, TuningOptions, capacity_for};
+use prefgrad::train::{
+    AdamW, DpoOptions, DpoTrainer, Optimizer, PpoOptions, PpoTrainer, RolloutOptions, Sample,
+    TuningOptions, capacity_for,
+};
 use prefgrad::{Gpu, MemoryPlan, Profile};
 
 /// Updates whose median counts, unless they take longer than `ENOUGH`.
@@ -55,6 +59,17 @@ impl Updates for RewardUpdates {
     }
 }
 
+impl Updates for PpoTrainer {
+    fn update(&mut self) -> Result<()> {
+        let mut length = |samples: &[Sample<'_>]| {
+            let lengths = samples.iter().map(|sample| sample.completion.len() as f32);
+            Ok(lengths.collect())
+        };
+        self.step(&mut length)?;
+        Ok(())
+    }
+}
+
 impl Updates for DpoTrainer {
     fn update(&mut self) -> Result<()> {
         self.step()?.context("no metrics of an update")?;
@@ -77,9 +92,11 @@ struct Step {
 enum Loss {
     Reward,
     Dpo,
+    /// A whole rollout: two answers to each prompt are sampled, judged and learnt from once.
+    Ppo,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 13] = [
     step(
         "gpt2-small-4x256 reward",
         four_layers,
@@ -94,6 +111,7 @@ const STEPS: [Step; 7] = [
         Loss::Reward,
         false,
     ),
+    step("gpt2-small-4x256 ppo", four_layers, 8, Loss::Ppo, true),
     step("gpt2-124m reward", gpt2, 2, Loss::Reward, true),
     step(
         "gpt2-124m reward, prompts apart",
@@ -111,7 +129,26 @@ const STEPS: [Step; 7] = [
         false,
     ),
     step("smollm2-135m dpo", smollm2, 1, Loss::Dpo, true),
+    // Time a token over the size of a batch; memory over the length of a text.
+    step("batch of 2 pairs", four_layers, 2, Loss::Reward, false),
+    step("batch of 16 pairs", four_layers, 16, Loss::Reward, false),
+    Step {
+        tokens: 256,
+        ..LONG_TEXTS
+    },
+    Step {
+        name: "texts of 1024 tokens",
+        tokens: 1024,
+        ..LONG_TEXTS
+    },
+    Step {
+        name: "texts of 4096 tokens",
+        tokens: 4096,
+        ..LONG_TEXTS
+    },
 ];
+
+const LONG_TEXTS: Step = step("texts of 256 tokens", one_layer, 1, Loss::Reward, false);
 
 const fn step(
     name: &'static str,
@@ -148,6 +185,13 @@ fn gpt2_of(n_layer: usize, n_embd: usize, n_head: usize, vocab_size: usize) -> M
 
 fn four_layers() -> ModelConfig {
     gpt2_of(4, 256, 4, 8192)
+}
+
+fn one_layer() -> ModelConfig {
+    ModelConfig {
+        max_position_embeddings: 4096,
+        ..gpt2_of(1, 256, 4, 8192)
+    }
 }
 
 fn gpt2() -> ModelConfig {
@@ -258,17 +302,44 @@ impl Step {
                 }
                 Ok(Box::new(trainer))
             }
+            Loss::Ppo => self.ppo(gpu, &config, ready),
         }
+    }
+
+    fn ppo(&self, gpu: &Gpu, config: &ModelConfig, ready: bool) -> Result<Box<dyn Updates>> {
+        let half = self.tokens / 2;
+        let options = PpoOptions {
+            rollout: RolloutOptions {
+                rollouts: 1000,
+                prompts: self.pairs,
+                samples: 2,
+                max_new_tokens: half,
+                epochs: 1,
+                minibatches: 1,
+                batch_tokens: self.rows(),
+                sequences: 2 * self.pairs,
+                ..RolloutOptions::default()
+            },
+            ..PpoOptions::default()
+        };
+        let records = self.records(config.vocab_size);
+        let prompts = records.into_iter().map(|record| record.prompt).collect();
+        let mut trainer = PpoTrainer::new(gpu, config, options, prompts)?;
+        if ready {
+            trainer.policy().parameters().initialise(gpu, 0)?;
+            trainer.start()?;
+        }
+        Ok(Box::new(trainer))
     }
 
     /// Prints the figures as a line of fields, for the process that gathers them.
     fn measure(&self) -> Result<()> {
+        let begun = Instant::now();
         let gpu = Gpu::new()?;
         let plan = MemoryPlan::of(&gpu, |gpu| self.trainer(gpu, false).map(drop))?;
         let mut trainer = self.trainer(&gpu, true)?;
-        let begun = Instant::now();
         trainer.update()?;
-        let first = begun.elapsed();
+        let (first, first_cpu) = (begun.elapsed(), cpu_time());
         let mut walls = Vec::new();
         let mut cpus = Vec::new();
         let started = Instant::now();
@@ -285,12 +356,14 @@ impl Step {
         }
         let planned = plan.total() >> 20;
         println!(
-            "{:.1}|{:.2}|{:.2}|{}|{}",
+            "{:.1}|{:.1}|{:.2}|{:.2}|{}|{}|{}",
             first.as_secs_f64(),
+            first_cpu.as_secs_f64(),
             median(walls),
             median(cpus),
             peak_memory_mib(),
-            planned
+            planned,
+            gpu.activity().pipelines
         );
         Ok(())
     }
@@ -362,10 +435,12 @@ fn run() -> Result<()> {
         "step",
         "rows",
         "first s",
+        "first CPU s",
         "wall s",
         "CPU s",
         "peak MiB",
         "planned MiB",
+        "pipelines",
     ]);
     for step in &STEPS {
         if wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part)) {

@@ -11,9 +11,11 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 mod parity;
 mod policy;
+mod roofline;
 
 pub use parity::{ParityCurves, parity};
 pub use policy::{GoodhartCurve, GoodhartPoint, PanelOf, goodhart, panels};
+pub use roofline::{Roofline, RooflinePoint, roofline};
 
 use crate::canvas::{Canvas, FONT};
 use crate::statistics::Calibration;

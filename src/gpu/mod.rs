@@ -1,5 +1,6 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
+mod binding;
 mod design;
 mod device;
 mod layout;
@@ -14,13 +15,14 @@ mod stage;
 mod tensor;
 mod unroll;
 
+pub use binding::{Access, Binding};
 pub use design::{MatmulDesign, Tiling};
 pub use device::{Activity, Gpu, GpuOptions};
 pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use matmul_tuning::{MatmulTuning, Outputs, ProductClass, TuningRow};
 pub use memory::{MemoryPlan, MemoryUse};
-pub use plan::{Access, Binding, Cost, Dispatch, Plan, fold, submit_together};
+pub use plan::{Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
 pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};

@@ -3,95 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::binding::{Access, Binding, bind, bound_bytes};
 use super::param_arena::ParamArena;
 use super::shader::{Pipeline, Shader, Variant};
 use super::stage::Stage;
-use super::tensor::MIN_BYTES;
 use super::{Gpu, MemoryUse, Params, Tensor};
 use crate::{Error, Result};
-
-/// How a kernel uses a binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// `var<uniform>`
-    Uniform,
-    /// `var<storage, read>`
-    Read,
-    /// `var<storage, read_write>`
-    Write,
-    /// `texture_storage_2d<rgba32float, read>` that a tensor is copied into before the dispatch, four
-    /// elements a texel
-    Staged,
-}
-
-/// A tensor at a binding number of group 0. Number 0 is the kernel's parameters.
-#[derive(Debug, Clone, Copy)]
-pub struct Binding<'a> {
-    slot: u32,
-    access: Access,
-    tensor: &'a Tensor,
-    /// A copy of what the dispatch itself overwrites.
-    overwritten: bool,
-}
-
-impl<'a> Binding<'a> {
-    /// `var<uniform>` at `slot`.
-    pub fn uniform(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Uniform,
-            tensor,
-            overwritten: false,
-        }
-    }
-
-    /// `var<storage, read>` at `slot`.
-    pub fn read(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Read,
-            tensor,
-            overwritten: false,
-        }
-    }
-
-    /// `var<storage, read_write>` at `slot`.
-    pub fn write(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Write,
-            tensor,
-            overwritten: false,
-        }
-    }
-
-    pub(crate) fn slot(&self) -> u32 {
-        self.slot
-    }
-
-    pub(crate) fn tensor(&self) -> &'a Tensor {
-        self.tensor
-    }
-
-    /// A texture at `slot` that holds a copy of the tensor.
-    pub(crate) fn staged(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Staged,
-            tensor,
-            overwritten: false,
-        }
-    }
-
-    /// As [`Binding::staged`], of a tensor that the dispatch writes at another number: the copy
-    /// holds what was there before.
-    pub(crate) fn staged_before(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            overwritten: true,
-            ..Self::staged(slot, tensor)
-        }
-    }
-}
 
 /// What a dispatch costs at full capacity: floating-point operations and bytes moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -443,54 +360,6 @@ pub fn submit_together(plans: &[&Plan]) {
     encode_all(&mut encoder, dispatches);
     first.gpu.note(|activity| activity.submissions += 1);
     first.gpu.queue().submit([encoder.finish()]);
-}
-
-/// How each slot is used, and what is bound there; `views` are the staged bindings' in order.
-fn bind<'a>(
-    dispatch: &Dispatch<'a>,
-    params: Option<&'a (wgpu::Buffer, u64)>,
-    views: &'a [wgpu::TextureView],
-) -> (Vec<(u32, Access)>, Vec<wgpu::BindGroupEntry<'a>>) {
-    let buffer = |buffer, offset, bytes| {
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer,
-            offset,
-            size: wgpu::BufferSize::new(bytes),
-        })
-    };
-    let mut views = views.iter();
-    let params = params.map(|(arena, offset)| {
-        let bytes = dispatch.params.bytes.len() as u64;
-        (0, Access::Uniform, buffer(arena, *offset, bytes))
-    });
-    let bindings = dispatch.bindings.iter().map(|binding| {
-        let tensor = binding.tensor;
-        let resource = match binding.access {
-            Access::Staged => views.next().map(wgpu::BindingResource::TextureView),
-            _ => None,
-        };
-        let whole = || buffer(tensor.buffer(), tensor.offset_bytes(), bound_bytes(tensor));
-        let resource = resource.unwrap_or_else(whole);
-        (binding.slot, binding.access, resource)
-    });
-    params
-        .into_iter()
-        .chain(bindings)
-        .map(|(binding, access, resource)| {
-            (
-                (binding, access),
-                wgpu::BindGroupEntry { binding, resource },
-            )
-        })
-        .unzip()
-}
-
-/// A binding must hold one element, so short tensors bind some of what follows in their buffer.
-fn bound_bytes(tensor: &Tensor) -> u64 {
-    tensor
-        .bytes()
-        .max(MIN_BYTES)
-        .min(tensor.buffer().size() - tensor.offset_bytes())
 }
 
 /// Spreads `workgroups` over x, y and z so that no dimension passes the device's limit.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use example_tools::plot::{
-    GoodhartCurve, GoodhartPoint, PanelOf, ParityCurves, Series, TrainingCurves,
-    calibration_diagram, goodhart, line_chart, panels, parity, training_curves,
+    GoodhartCurve, GoodhartPoint, PanelOf, ParityCurves, Roofline, RooflinePoint, Series,
+    TrainingCurves, calibration_diagram, goodhart, line_chart, panels, parity, roofline,
+    training_curves,
 };
 use example_tools::statistics::calibration;
 
@@ -121,4 +122,35 @@ fn rewards_against_divergence_of_three_algorithms() {
         .collect();
     goodhart(&path, "Gold and proxy reward", &curves, Some(10.0)).unwrap();
     assert_eq!(size(&path), (1200, 800));
+}
+
+#[test]
+fn a_roofline_is_drawn_whatever_was_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("roofline.png");
+    let point = |family, flops_per_byte, gflop_s| RooflinePoint {
+        family,
+        flops_per_byte,
+        gflop_s,
+        share: 0.5,
+    };
+    let crowd = [point("nn.matmul", 85.0, 40.0); 40];
+    let wild = [
+        point("moves only", 0.0, 0.0),
+        point("nothing", f64::NAN, f64::INFINITY),
+        point("far away", 1e-9, 1e9),
+    ];
+    for points in [&[][..], &crowd, &wild] {
+        for (gb_s, gflop_s) in [(10.0, 100.0), (3000.0, 60_000.0), (0.0, f64::NAN)] {
+            let picture = Roofline {
+                title: "A device",
+                gb_s,
+                kernel_gb_s: gb_s / 2.0,
+                gflop_s,
+                points,
+            };
+            roofline(&path, &picture).unwrap();
+            assert_eq!(size(&path), (1200, 800));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::run::{command, succeed};
+use crate::run::{command, fail, succeed};
 
 #[test]
 fn embed_finds_the_hosts_hidden_weights() {
@@ -38,6 +38,51 @@ fn doctor_finds_a_kernel_right() {
         "{printed}"
     );
     assert!(printed.contains(" yes"), "{printed}");
+}
+
+#[test]
+fn roofline_holds_a_kernel_against_the_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let arguments = [
+        "--filter",
+        "bias_gradient",
+        "--seconds",
+        "0.01",
+        "--out",
+        out,
+    ];
+    let printed = succeed("roofline", &arguments);
+    assert!(printed.contains("nn.bias_gradient"), "{printed}");
+    let text = std::fs::read_to_string(folder.path().join("roofline.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let roof = &report["roof"];
+    let copies = [&roof["copy_kernel_gb_s"], &roof["copy_command_gb_s"]].map(number);
+    let bandwidth = copies[0].max(copies[1]) * 1e9;
+    let rate = number(&roof["arithmetic_gflop_s"]) * 1e9;
+    assert!(bandwidth > 1e7 && rate > 1e7, "{text}");
+    let cases = report["cases"].as_array().unwrap();
+    assert!(!cases.is_empty(), "{text}");
+    for case in cases {
+        let least = (number(&case["bytes"]) / bandwidth).max(number(&case["flops"]) / rate);
+        let share = least / number(&case["seconds"]);
+        assert!(
+            (number(&case["share"]) / share - 1.0).abs() < 1e-9,
+            "{case}"
+        );
+    }
+    let picture = std::fs::read(folder.path().join("roofline.png")).unwrap();
+    assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
+}
+
+#[test]
+fn roofline_refuses_a_name_that_no_kernel_has() {
+    let error = fail("roofline", &["--filter", "no such kernel"]);
+    assert!(
+        error.contains("no such kernel") && error.contains("nn.matmul"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! How long the device takes for something that is recorded again and again.
+
+use std::time::Instant;
+
+use prefgrad::Gpu;
+
+/// Replays in one submission, at most: devices may reset what runs for long.
+const REPLAYS: u64 = 16;
+/// Of how many measurements the median is taken, where there is time for so many.
+const SAMPLES: usize = 7;
+const FEWEST_SAMPLES: usize = 3;
+/// Replays in one measurement, at most.
+const MOST_REPLAYS: u64 = 1 << 16;
+
+/// Records the work once.
+pub type Encode<'a> = &'a dyn Fn(&mut wgpu::CommandEncoder);
+
+/// The seconds that `times` replays take, until the device has finished.
+///
+/// # Errors
+///
+/// A fault of the device.
+pub fn seconds_of(gpu: &Gpu, encode: Encode, times: u64) -> prefgrad::Result<f64> {
+    let started = Instant::now();
+    let mut left = times;
+    while left > 0 {
+        let now = left.min(REPLAYS);
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        for _ in 0..now {
+            encode(&mut encoder);
+        }
+        gpu.queue().submit([encoder.finish()]);
+        left -= now;
+    }
+    gpu.wait()?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// The seconds of one replay: the median of several measurements, about `seconds` in all, after a
+/// warm-up in which the number of replays in a measurement is found.
+///
+/// # Errors
+///
+/// A fault of the device.
+pub fn median_seconds(gpu: &Gpu, encode: Encode, seconds: f64) -> prefgrad::Result<f64> {
+    let wanted = seconds / SAMPLES as f64;
+    let mut times = 1;
+    let mut taken = seconds_of(gpu, encode, times)?;
+    // A single replay is mostly waiting where the device is fast, so the number grows in steps.
+    while taken < 0.5 * wanted && times < MOST_REPLAYS {
+        let fitting = (times as f64 * wanted / taken.max(1e-9)).ceil() as u64;
+        times = fitting.clamp(times + 1, 8 * times).min(MOST_REPLAYS);
+        taken = seconds_of(gpu, encode, times)?;
+    }
+    let samples = ((seconds / taken) as usize).clamp(FEWEST_SAMPLES, SAMPLES);
+    let mut measured = Vec::with_capacity(samples);
+    for _ in 0..samples {
+        measured.push(seconds_of(gpu, encode, times)? / times as f64);
+    }
+    measured.sort_by(f64::total_cmp);
+    Ok(measured[samples / 2])
+}
