@@ -26,7 +26,8 @@ impl Weights {
     /// The shape and the values of one parameter; made when asked for, so that no peer's memory
     /// holds them twice.
     pub fn get(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let found = (0..).zip(&self.specs).find(|(_, spec)| spec.name == name);
+        let short = |full: &str| full.strip_prefix("transformer.").unwrap_or(full) == name;
+        let found = (0..).zip(&self.specs).find(|(_, spec)| short(&spec.name));
         let (stream, spec) = found.with_context(|| format!("no parameter {name}"))?;
         let count = spec.shape.iter().product();
         let values = match spec.init {

@@ -45,7 +45,7 @@ fn wait(device: &Device) -> Result<()> {
 fn read<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.clone().try_into_data();
     let data = data.map_err(|error| anyhow!("{error:?}"))?;
-    data.to_vec().map_err(|error| anyhow!("{error:?}"))
+    data.try_to_vec().map_err(|error| anyhow!("{error:?}"))
 }
 
 /// Reads tensors of the latest run under the names by which they are compared.
