@@ -10,9 +10,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::{CellAlignment, Table, presets};
 use example_tools::hf_tokenizer::HfTokenizer;
+use example_tools::measure;
 use example_tools::record_file::open_records;
+use example_tools::table::table_of;
 use prefgrad::Gpu;
 use prefgrad::data::{
     Boundary, PackOptions, ReadOptions, TokenRecord, TokeniseOptions, Tokenizer, pack_all,
@@ -101,20 +102,10 @@ impl Side {
 fn time() -> Duration {
     static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let begun = BEGUN.get_or_init(Instant::now);
-    // The driver's threads have figures of their own, of which the first is time on a processor.
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let of_task = |path: &Path| -> Option<u64> {
-        let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
-    };
-    let times = tasks.flatten().filter_map(|task| of_task(&task.path()));
-    match times.sum() {
-        0 => begun.elapsed(),
-        nanoseconds => Duration::from_nanos(nanoseconds),
-    }
+    measure::cpu_time().unwrap_or_else(|| begun.elapsed())
 }
 
-fn measure(
+fn row(
     gpu: &Gpu,
     records: &[TokenRecord],
     vocab_size: usize,
@@ -161,15 +152,17 @@ fn run() -> Result<()> {
     )?;
     let gpu = Gpu::new()?;
     println!("{} ({:?}); {file}", gpu.variants(), gpu.info().device_type);
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "context",
-        "tokens an update",
-        "ratio of tokens",
-        "ratio of times",
-        "of it",
-        "losses differ by",
-    ]);
+    let mut table = table_of(
+        [
+            "context",
+            "tokens an update",
+            "ratio of tokens",
+            "ratio of times",
+            "of it",
+            "losses differ by",
+        ],
+        0,
+    );
     let vocab_size = tokenizer.vocab_size();
     for context in CONTEXTS {
         let options = TokeniseOptions {
@@ -179,10 +172,7 @@ fn run() -> Result<()> {
             boundary: Boundary::Longest,
         };
         let tokenised = tokenise(&read.records, &file, &tokenizer, options)?;
-        table.add_row(measure(&gpu, &tokenised.records, vocab_size, context)?);
-    }
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
+        table.add_row(row(&gpu, &tokenised.records, vocab_size, context)?);
     }
     println!("{table}");
     Ok(())

@@ -11,7 +11,8 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::{CellAlignment, Table, presets};
+use example_tools::measure;
+use example_tools::table::table_of;
 use prefgrad::data::{Batch, PackOptions, Preference, Random, TokenRecord, pack_all};
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Family, Gpt2Config, ModelConfig, RewardModel, Rope, RopeScaling};
@@ -376,15 +377,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 
 /// CPU time of this process, zero where the system does not say.
 fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<u64> = after_name
-        .split_whitespace()
-        .map(|field| field.parse().unwrap_or(0))
-        .collect();
-    // User and system time in ticks of 10 ms.
-    let ticks: u64 = fields.iter().skip(11).take(2).sum();
-    Duration::from_millis(10 * ticks)
+    measure::cpu_time().unwrap_or_default()
 }
 
 /// The most memory that this process has held, zero where the system does not say.
@@ -430,27 +423,26 @@ fn run() -> Result<()> {
     let gpu = Gpu::new()?;
     println!("{} ({:?})", gpu.variants(), gpu.info().device_type);
     drop(gpu);
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "step",
-        "rows",
-        "first s",
-        "first CPU s",
-        "wall s",
-        "CPU s",
-        "peak MiB",
-        "planned MiB",
-        "pipelines",
-    ]);
+    let mut table = table_of(
+        [
+            "step",
+            "rows",
+            "first s",
+            "first CPU s",
+            "wall s",
+            "CPU s",
+            "peak MiB",
+            "planned MiB",
+            "pipelines",
+        ],
+        1,
+    );
     for step in &STEPS {
         if wanted.is_empty() || wanted.iter().any(|part| step.name.contains(part)) {
             let mut row = vec![step.name.to_owned(), step.rows().to_string()];
             row.extend(gather(step, profile)?);
             table.add_row(row);
         }
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}");
     Ok(())

@@ -1,11 +1,11 @@
 //! The same updates as TRL's trainers, number by number: `--help` says how.
 
+use example_tools::table::table_of;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets};
 use example_tools::parity::{Difference, Log, Run};
 use example_tools::plot::{ParityCurves, Series, parity};
 use prefgrad::Gpu;
@@ -63,14 +63,16 @@ fn main() -> Result<ExitCode> {
 
 /// Prints a row a figure; the largest difference from TRL.
 fn print_differences(ours: &Log, run: &Run) -> f64 {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "",
-        "from TRL",
-        "at update",
-        "from float64",
-        "TRL from float64",
-    ]);
+    let mut table = table_of(
+        [
+            "",
+            "from TRL",
+            "at update",
+            "from float64",
+            "TRL from float64",
+        ],
+        1,
+    );
     let mut worst = 0.0f64;
     let all = ours.figures().into_iter().zip(run.trl.figures());
     for (((name, ours), (_, trl)), (_, exact)) in all.zip(run.f64.figures()) {
@@ -87,9 +89,6 @@ fn print_differences(ours: &Log, run: &Run) -> f64 {
         } else {
             found.largest
         };
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}");
     worst

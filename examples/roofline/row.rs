@@ -1,7 +1,8 @@
 //! A timed case beside the device's limit: a row of the table, an entry of the file, a point.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 use example_tools::plot::RooflinePoint;
+use example_tools::table::table_of;
 use prefgrad::Cost;
 use serde::Serialize;
 
@@ -109,17 +110,19 @@ fn milliseconds(seconds: f64) -> String {
 
 /// The rows, aligned.
 pub fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "kernel",
-        "case",
-        "time",
-        "GFLOP/s",
-        "GB/s",
-        "FLOP/byte",
-        "limit there",
-        "share",
-    ]);
+    let mut table = table_of(
+        [
+            "kernel",
+            "case",
+            "time",
+            "GFLOP/s",
+            "GB/s",
+            "FLOP/byte",
+            "limit there",
+            "share",
+        ],
+        2,
+    );
     for row in rows {
         table.add_row([
             row.kernel.to_owned(),
@@ -131,9 +134,6 @@ pub fn table(rows: &[Row]) -> Table {
             row.limit(),
             format!("{:.0} %", 100.0 * row.share),
         ]);
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }

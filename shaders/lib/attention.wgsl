@@ -90,3 +90,10 @@ fn dots(sums: vec4<f32>, a: vec4<f32>, columns: mat4x4<f32>) -> vec4<f32> {
     return fma(vec4<f32>(a.w), b[3], fma(vec4<f32>(a.z), b[2],
         fma(vec4<f32>(a.y), b[1], fma(vec4<f32>(a.x), b[0], sums))));
 }
+
+// What the forward pass has given four keys of a row, or a key in four rows, from the scaled scores
+// and the rows' log-sum-exp; what a row does not see has none.
+fn attention_weights(scores: vec4<f32>, lses: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
+    let zero = vec4<f32>(0.0);
+    return select(zero, exp(min(scores - lses, zero)), seen);
+}

@@ -85,9 +85,7 @@ fn attention_dkv(
             let deltas = vec4<f32>(delta[row.x], delta[row.y], delta[row.z], delta[row.w]);
             let visible = (t >= vec4<u32>(key)) & (t <= vec4<u32>(last_row));
             scores *= params.scale;
-            let weights = select(
-                vec4<f32>(0.0), exp(min(scores - lses, vec4<f32>(0.0))), visible,
-            );
+            let weights = attention_weights(scores, lses, visible);
             let dscores = weights * (dweights - deltas);
             for (var d = 0u; d < WIDTH4; d += 1u) {
                 dv[d] += (weights.x * dout[o0 + d] + weights.y * dout[o1 + d])

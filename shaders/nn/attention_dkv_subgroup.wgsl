@@ -17,12 +17,6 @@
 @group(0) @binding(7) var<storage, read> delta: array<f32>;
 @group(0) @binding(8) var<storage, read_write> dqkv: array<vec4<f32>>;
 
-// The weights of four rows for one key.
-fn weights(scores: vec4<f32>, lses: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
-    let zero = vec4<f32>(0.0);
-    return select(zero, exp(min(scores * params.scale - lses, zero)), seen);
-}
-
 @compute @workgroup_size(16)
 fn attention_dkv_subgroup(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -101,10 +95,13 @@ fn attention_dkv_subgroup(
             let t = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
             let u = t + vec4<u32>(4u);
             let until = vec4<u32>(end);
-            low_a = weights(low_a, lses[0], (t >= vec4<u32>(keys.x)) & (t < until));
-            high_a = weights(high_a, lses[1], (u >= vec4<u32>(keys.x)) & (u < until));
-            low_b = weights(low_b, lses[0], (t >= vec4<u32>(keys.y)) & (t < until));
-            high_b = weights(high_b, lses[1], (u >= vec4<u32>(keys.y)) & (u < until));
+            let scale = params.scale;
+            let key_a = vec4<u32>(keys.x);
+            let key_b = vec4<u32>(keys.y);
+            low_a = attention_weights(low_a * scale, lses[0], (t >= key_a) & (t < until));
+            high_a = attention_weights(high_a * scale, lses[1], (u >= key_a) & (u < until));
+            low_b = attention_weights(low_b * scale, lses[0], (t >= key_b) & (t < until));
+            high_b = attention_weights(high_b * scale, lses[1], (u >= key_b) & (u < until));
             dlow_a = low_a * (dlow_a - deltas[0]);
             dhigh_a = high_a * (dhigh_a - deltas[1]);
             dlow_b = low_b * (dlow_b - deltas[0]);

@@ -85,9 +85,7 @@ fn attention_dq(
         }
         let visible = j < vec4<u32>(seen);
         scores *= params.scale;
-        let weights = select(
-            vec4<f32>(0.0), exp(min(scores - row_lse, vec4<f32>(0.0))), visible,
-        );
+        let weights = attention_weights(scores, vec4<f32>(row_lse), visible);
         let dscores = weights * (dweights - row_delta);
         for (var d = 0u; d < WIDTH4; d += 1u) {
             sum[d] += (dscores.x * qkv[k0 + d] + dscores.y * qkv[k1 + d])

@@ -14,12 +14,6 @@
 @group(0) @binding(8) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(9) var<storage, read_write> dqkv: array<vec4<f32>>;
 
-// The weights of four keys for one row.
-fn weights(scores: vec4<f32>, row_lse: f32, seen: vec4<bool>) -> vec4<f32> {
-    let zero = vec4<f32>(0.0);
-    return select(zero, exp(min(scores * params.scale - row_lse, zero)), seen);
-}
-
 @compute @workgroup_size(16)
 fn attention_dq_subgroup(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -62,8 +56,8 @@ fn attention_dq_subgroup(
         sum_a[d] = vec4<f32>(0.0);
         sum_b[d] = vec4<f32>(0.0);
     }
-    let lse_a = lse[rows.x * params.heads + head];
-    let lse_b = lse[rows.y * params.heads + head];
+    let lse_a = vec4<f32>(lse[rows.x * params.heads + head]);
+    let lse_b = vec4<f32>(lse[rows.y * params.heads + head]);
     for (var first = 0u; first < keys; first += 8u) {
         let own_row = key_row(segment, min(first + lane % 8u, keys - 1u));
         let key_start = key_at(own_row, kv_head);
@@ -95,10 +89,11 @@ fn attention_dq_subgroup(
         }
         let j_low = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
         let j_high = j_low + vec4<u32>(4u);
-        low_a = weights(low_a, lse_a, j_low < seen_a) * (dlow_a - deltas.x);
-        high_a = weights(high_a, lse_a, j_high < seen_a) * (dhigh_a - deltas.x);
-        low_b = weights(low_b, lse_b, j_low < seen_b) * (dlow_b - deltas.y);
-        high_b = weights(high_b, lse_b, j_high < seen_b) * (dhigh_b - deltas.y);
+        let scale = params.scale;
+        low_a = attention_weights(low_a * scale, lse_a, j_low < seen_a) * (dlow_a - deltas.x);
+        high_a = attention_weights(high_a * scale, lse_a, j_high < seen_a) * (dhigh_a - deltas.x);
+        low_b = attention_weights(low_b * scale, lse_b, j_low < seen_b) * (dlow_b - deltas.y);
+        high_b = attention_weights(high_b * scale, lse_b, j_high < seen_b) * (dhigh_b - deltas.y);
         // unroll
         for (var d = 0u; d < WIDTH4; d += 1u) {
             let key_low = broadcast_low(own_key[d]);

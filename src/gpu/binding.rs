@@ -28,34 +28,28 @@ pub struct Binding<'a> {
 }
 
 impl<'a> Binding<'a> {
-    /// `var<uniform>` at `slot`.
-    pub fn uniform(slot: u32, tensor: &'a Tensor) -> Self {
+    fn new(slot: u32, access: Access, tensor: &'a Tensor) -> Self {
         Self {
             slot,
-            access: Access::Uniform,
+            access,
             tensor,
             overwritten: false,
         }
+    }
+
+    /// `var<uniform>` at `slot`.
+    pub fn uniform(slot: u32, tensor: &'a Tensor) -> Self {
+        Self::new(slot, Access::Uniform, tensor)
     }
 
     /// `var<storage, read>` at `slot`.
     pub fn read(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Read,
-            tensor,
-            overwritten: false,
-        }
+        Self::new(slot, Access::Read, tensor)
     }
 
     /// `var<storage, read_write>` at `slot`.
     pub fn write(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Write,
-            tensor,
-            overwritten: false,
-        }
+        Self::new(slot, Access::Write, tensor)
     }
 
     pub(crate) fn slot(&self) -> u32 {
@@ -68,12 +62,7 @@ impl<'a> Binding<'a> {
 
     /// A texture at `slot` that holds a copy of the tensor.
     pub(crate) fn staged(slot: u32, tensor: &'a Tensor) -> Self {
-        Self {
-            slot,
-            access: Access::Staged,
-            tensor,
-            overwritten: false,
-        }
+        Self::new(slot, Access::Staged, tensor)
     }
 
     /// As [`Binding::staged`], of a tensor that the dispatch writes at another number: the copy
@@ -86,11 +75,11 @@ impl<'a> Binding<'a> {
     }
 }
 
-/// How each slot is used, and what is bound there; `views` are the staged bindings' in order.
+/// How each slot is used, and what is bound there; a binding that is staged has a view.
 pub(super) fn bind<'a>(
     dispatch: &Dispatch<'a>,
     params: Option<&'a (wgpu::Buffer, u64)>,
-    views: &'a [wgpu::TextureView],
+    views: &'a [Option<wgpu::TextureView>],
 ) -> (Vec<(u32, Access)>, Vec<wgpu::BindGroupEntry<'a>>) {
     let buffer = |buffer, offset, bytes| {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -99,19 +88,16 @@ pub(super) fn bind<'a>(
             size: wgpu::BufferSize::new(bytes),
         })
     };
-    let mut views = views.iter();
     let params = params.map(|(arena, offset)| {
         let bytes = dispatch.params.bytes.len() as u64;
         (0, Access::Uniform, buffer(arena, *offset, bytes))
     });
-    let bindings = dispatch.bindings.iter().map(|binding| {
+    let bindings = dispatch.bindings.iter().zip(views).map(|(binding, view)| {
         let tensor = binding.tensor;
-        let resource = match binding.access {
-            Access::Staged => views.next().map(wgpu::BindingResource::TextureView),
-            _ => None,
+        let resource = match view {
+            Some(view) => wgpu::BindingResource::TextureView(view),
+            None => buffer(tensor.buffer(), tensor.offset_bytes(), bound_bytes(tensor)),
         };
-        let whole = || buffer(tensor.buffer(), tensor.offset_bytes(), bound_bytes(tensor));
-        let resource = resource.unwrap_or_else(whole);
         (binding.slot, binding.access, resource)
     });
     params

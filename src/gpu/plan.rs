@@ -145,13 +145,18 @@ impl Plan {
         Ok(())
     }
 
-    /// The copies of the bindings that are staged, and the textures they are bound as.
-    fn stage(&self, bindings: &[Binding<'_>]) -> (Vec<Stage>, Vec<wgpu::TextureView>) {
-        let staged = |b: &&Binding<'_>| b.access == Access::Staged;
-        let bindings = (0..).zip(bindings.iter().filter(staged));
-        bindings
-            .map(|(place, binding)| self.gpu.stage(place, binding.tensor))
-            .unzip()
+    /// The copies of the bindings that are staged, and for each binding the texture that it then is.
+    fn stage(&self, bindings: &[Binding<'_>]) -> (Vec<Stage>, Vec<Option<wgpu::TextureView>>) {
+        let mut stages = Vec::new();
+        let view = |binding: &Binding<'_>| {
+            (binding.access == Access::Staged).then(|| {
+                let (stage, view) = self.gpu.stage(stages.len() as u32, binding.tensor);
+                stages.push(stage);
+                view
+            })
+        };
+        let views = bindings.iter().map(view).collect();
+        (stages, views)
     }
 
     fn check_bindings(&self, dispatch: &Dispatch<'_>) -> Result<()> {

@@ -19,41 +19,22 @@ pub(crate) struct Operand {
 /// textures are of 4 MiB at most.
 const WINDOW: usize = 1 << 20;
 
-impl Operand {
-    fn stages(gpu: &Gpu, tensor: &Tensor, fours: bool) -> bool {
-        fours && gpu.stages() && gpu.can_stage(tensor)
-    }
-
-    /// The declaration and the binding for a tensor: staged where the device reads textures
-    /// faster and the shader's elements are four wide.
-    pub fn bind<'a>(
-        &'static self,
-        gpu: &Gpu,
-        tensor: &'a Tensor,
-        fours: bool,
-    ) -> (&'static Lib, Binding<'a>) {
-        match Self::stages(gpu, tensor, fours) {
-            true => (&self.staged, Binding::staged(self.slot, tensor)),
-            false => (&self.buffer, Binding::read(self.slot, tensor)),
-        }
-    }
-}
-
-/// The declarations of all of a shader's operands, for a dispatch with these bindings: those of
-/// operands become staged ones, or are joined by staged ones where the dispatch writes them, as
-/// [`Operand::bind`] says.
+/// The declarations of all of a shader's operands, for a dispatch with these bindings: where the
+/// device reads textures faster and the shader's elements are four wide (`fours`), those of operands
+/// become staged ones, or are joined by staged ones where the dispatch writes them.
 pub(crate) fn bind_operands(
     gpu: &Gpu,
     operands: &[&'static Operand],
     bindings: &mut Vec<Binding<'_>>,
     fours: bool,
 ) -> Vec<&'static Lib> {
+    let stages = |tensor: &Tensor| fours && gpu.stages() && gpu.can_stage(tensor);
     let mut libs = Vec::new();
     for operand in operands {
         let bound = bindings
             .iter_mut()
             .find(|bound| bound.slot() == operand.slot);
-        let staged = bound.filter(|bound| Operand::stages(gpu, bound.tensor(), fours));
+        let staged = bound.filter(|bound| stages(bound.tensor()));
         libs.push(match staged {
             None => &operand.buffer,
             Some(bound) => {

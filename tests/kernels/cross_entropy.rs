@@ -7,7 +7,7 @@ use prefgrad::kernels::Size;
 use prefgrad::kernels::nn::cross_entropy::{
     CrossEntropyGradients, CrossEntropyIo, HeadWindow, cross_entropy,
 };
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use prefgrad::kernels::nn::matmul::{Layout, MatmulIo, MatmulSizes, matmul};
 use prefgrad::reference::gradient::numerical_gradient;
 use prefgrad::reference::nn::cross_entropy as reference;
 use prefgrad::reference::nn::matmul as reference_matmul;
@@ -201,13 +201,7 @@ fn gradients_through_a_product_and_the_loss_equal_finite_differences() {
     let dx = Tensor::zeros::<f32>(gpu, "dx", &[tokens, width]).unwrap();
     let mut plan = Plan::new(gpu);
     let product = |plan: &mut Plan, a: &Tensor, out: &Tensor, layout: Layout| {
-        let io = MatmulIo {
-            a: Matrix::whole(a),
-            b: Matrix::whole(&w_tensor),
-            out: Matrix::whole(out),
-            epilogue: Epilogue::Store,
-            counts: None,
-        };
+        let io = MatmulIo::whole(a, &w_tensor, out);
         let sizes = MatmulSizes {
             layout,
             m: Size::fixed(tokens),

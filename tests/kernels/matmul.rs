@@ -23,11 +23,8 @@ fn live_rows_stop_where_the_batch_ends() {
         let counts = Tensor::from_slice(gpu, "counts", &[16], &[70u32; 16]).unwrap();
         let mut plan = Plan::new(gpu);
         let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
             counts: Some(&counts),
+            ..MatmulIo::whole(&a, &b, &out)
         };
         let sizes = MatmulSizes {
             layout: Layout::Nn,
@@ -59,11 +56,8 @@ fn live_depth_ignores_rows_past_the_batch_even_where_they_are_infinite() {
         let counts = Tensor::from_slice(gpu, "counts", &[16], &[5u32; 16]).unwrap();
         let mut plan = Plan::new(gpu);
         let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
             counts: Some(&counts),
+            ..MatmulIo::whole(&a, &b, &out)
         };
         let sizes = MatmulSizes {
             layout: Layout::Tn,
@@ -118,13 +112,7 @@ fn the_same_inputs_give_the_same_bits() {
         );
         let out = Tensor::zeros::<f32>(gpu, "out", &[130, 70]).unwrap();
         let mut plan = Plan::new(gpu);
-        let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
-            counts: None,
-        };
+        let io = MatmulIo::whole(&a, &b, &out);
         let sizes = MatmulSizes {
             layout: Layout::Nn,
             m: Size::fixed(130),
@@ -235,11 +223,8 @@ impl LiveProduct {
         let counts = Tensor::from_slice(gpu, "counts", &[16], &[live as u32; 16]).unwrap();
         let mut plan = Plan::new(gpu);
         let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
             counts: Some(&counts),
+            ..MatmulIo::whole(&a, &b, &out)
         };
         let sizes = MatmulSizes {
             layout,
@@ -288,13 +273,7 @@ fn split_products_share_one_scratch_buffer_that_a_memory_plan_counts() {
         );
         let out = Tensor::zeros::<f32>(gpu, "out", &[32, 32])?;
         for _ in 0..products {
-            let io = MatmulIo {
-                a: Matrix::whole(&a),
-                b: Matrix::whole(&b),
-                out: Matrix::whole(&out),
-                epilogue: Epilogue::Store,
-                counts: None,
-            };
+            let io = MatmulIo::whole(&a, &b, &out);
             let sizes = MatmulSizes {
                 layout: Layout::Nn,
                 m: Size::fixed(32),
@@ -344,13 +323,7 @@ fn shapes_that_do_not_agree_are_named() {
         );
         let out = tensor(gpu, "product", &[4, 4], 3);
         let mut plan = Plan::new(gpu);
-        let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
-            counts: None,
-        };
+        let io = MatmulIo::whole(&a, &b, &out);
         let sizes = MatmulSizes {
             layout: Layout::Nn,
             m: Size::fixed(4),
@@ -375,11 +348,8 @@ fn live_parts_of_a_list_start_where_they_are_told() {
         let squares = Tensor::zeros::<f32>(gpu, "squares", &[4, 4]).unwrap();
         let mut plan = Plan::new(gpu);
         let io = MatmulIo {
-            a: Matrix::whole(&a),
-            b: Matrix::whole(&b),
-            out: Matrix::whole(&out),
-            epilogue: Epilogue::Store,
             counts: Some(&counts),
+            ..MatmulIo::whole(&a, &b, &out)
         };
         let sizes = MatmulSizes {
             layout: Layout::Nn,

@@ -3,7 +3,7 @@
 
 use prefgrad::check::values;
 use prefgrad::kernels::Size;
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use prefgrad::kernels::nn::matmul::{Layout, MatmulIo, MatmulSizes, matmul};
 use prefgrad::{
     Error, Gpu, MatmulDesign, MatmulTuning, Outputs, Plan, ProductClass, Tensor, Tiling, TuningRow,
 };
@@ -54,13 +54,7 @@ fn products_follow_what_was_fastest_among_what_the_device_can_run() {
     let out = Tensor::zeros::<f32>(gpu, "out", &[3, 3]).unwrap();
     let mut plan = Plan::new(&tuned);
     let b = Tensor::from_slice(gpu, "b", &[3, 5], &values(2, 15, 1.0)).unwrap();
-    let io = MatmulIo {
-        a: Matrix::whole(&a),
-        b: Matrix::whole(&b),
-        out: Matrix::whole(&out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
+    let io = MatmulIo::whole(&a, &b, &out);
     let sizes = MatmulSizes {
         layout: Layout::Nt,
         m: Size::fixed(3),

@@ -1,7 +1,7 @@
 //! Plans: limits, overlaps, replays, host devices.
 
 use prefgrad::kernels::Size;
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use prefgrad::kernels::nn::matmul::{Layout, MatmulIo, MatmulSizes, matmul};
 use prefgrad::{Error, Gpu, GpuOptions, MatmulDesign, Plan, Tensor, fold};
 
 use crate::gpu::{gpu, matmul_gpus};
@@ -10,13 +10,7 @@ fn product(plan: &mut Plan, a: &Tensor, b: &Tensor, out: &Tensor) -> Result<(), 
     let [m, k] = a.shape() else {
         panic!("a matrix")
     };
-    let io = MatmulIo {
-        a: Matrix::whole(a),
-        b: Matrix::whole(b),
-        out: Matrix::whole(out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
+    let io = MatmulIo::whole(a, b, out);
     let sizes = MatmulSizes {
         layout: Layout::Nn,
         m: Size::fixed(*m),

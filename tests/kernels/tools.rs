@@ -3,7 +3,7 @@
 use prefgrad::check::values;
 use prefgrad::data::batch::Counts;
 use prefgrad::kernels::Size;
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use prefgrad::kernels::nn::matmul::{Layout, MatmulIo, MatmulSizes, matmul};
 use prefgrad::reference::compare::difference;
 use prefgrad::{Gpu, Plan, Tensor};
 
@@ -79,13 +79,7 @@ pub fn assert_same_bits(plan: &Plan, outputs: &[&Tensor], reset: impl Fn()) {
 
 /// `out = op(a)·op(b)` of whole tensors.
 pub fn product(plan: &mut Plan, layout: Layout, [a, b, out]: [&Tensor; 3]) {
-    let io = MatmulIo {
-        a: Matrix::whole(a),
-        b: Matrix::whole(b),
-        out: Matrix::whole(out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
+    let io = MatmulIo::whole(a, b, out);
     let sizes = MatmulSizes {
         layout,
         m: Size::fixed(out.shape()[0]),

@@ -4,7 +4,7 @@ use crate::data::batch::{Segment, TILE_ROWS, Tile};
 use crate::gpu::{
     Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
-use crate::kernels::operand::{Operand, operand};
+use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
@@ -221,10 +221,11 @@ pub fn attention_forward(
             entries: ["attention", "attention_subgroup"],
             groups: heads.query,
             products: 2,
+            operands: &[QKV],
         },
         io.counts,
-        &[(QKV, io.qkv)],
         &[
+            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
             Binding::write(5, io.out),
@@ -275,12 +276,15 @@ pub fn attention_backward(
             entries: ["attention_dq", "attention_dq_subgroup"],
             groups: heads.query,
             products: 3,
+            operands: &[QKV, OUT, DOUT_DQ],
         },
         io.counts,
-        &[(QKV, io.qkv), (OUT, io.out), (DOUT_DQ, io.dout)],
         &[
+            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
+            Binding::read(5, io.out),
+            Binding::read(6, io.dout),
             Binding::read(7, io.lse),
             Binding::write(8, io.delta),
             Binding::write(9, io.dqkv),
@@ -297,12 +301,14 @@ pub fn attention_backward(
             entries: ["attention_dkv", "attention_dkv_subgroup"],
             groups: heads.key_value,
             products: 4,
+            operands: &[QKV, DOUT_DKV],
         },
         io.counts,
-        &[(QKV, io.qkv), (DOUT_DKV, io.dout)],
         &[
+            Binding::read(2, io.qkv),
             Binding::read(3, io.segments),
             Binding::read(4, io.tiles),
+            Binding::read(5, io.dout),
             Binding::read(6, io.lse),
             Binding::read(7, io.delta),
             Binding::write(8, io.dqkv),
@@ -321,6 +327,8 @@ struct Kernel {
     groups: usize,
     /// Products of width D for each visible pair and query head.
     products: u64,
+    /// What the form by broadcasts reads through operands.
+    operands: &'static [&'static Operand],
 }
 
 fn push(
@@ -328,7 +336,6 @@ fn push(
     sizes: &AttentionSizes,
     kernel: &Kernel,
     counts: Option<&Tensor>,
-    operands: &[(&'static Operand, &Tensor)],
     bindings: &[Binding<'_>],
     moved: &[&Tensor],
 ) -> Result<()> {
@@ -340,15 +347,12 @@ fn push(
     let broadcast = by_broadcast(plan.gpu());
     if broadcast {
         libs.push(BROADCAST);
-    }
-    for &(operand, tensor) in operands {
-        if broadcast {
-            let (lib, binding) = operand.bind(plan.gpu(), tensor, true);
-            libs.push(lib);
-            bindings.push(binding);
-        } else {
-            bindings.push(Binding::read(operand.slot, tensor));
-        }
+        libs.extend(bind_operands(
+            plan.gpu(),
+            kernel.operands,
+            &mut bindings,
+            true,
+        ));
     }
     plan.push(&Dispatch {
         label: kernel.label,

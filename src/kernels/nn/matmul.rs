@@ -218,6 +218,17 @@ pub struct MatmulIo<'a> {
 }
 
 impl<'a> MatmulIo<'a> {
+    /// `out = op(A)·op(B)` of whole tensors, all sizes fixed.
+    pub fn whole(a: &'a Tensor, b: &'a Tensor, out: &'a Tensor) -> Self {
+        Self {
+            a: Matrix::whole(a),
+            b: Matrix::whole(b),
+            out: Matrix::whole(out),
+            epilogue: Epilogue::Store,
+            counts: None,
+        }
+    }
+
     /// How the operands are read, and as what they are bound.
     fn operands(&self, gpu: &Gpu, design: MatmulDesign) -> (&'static Lib, [Binding<'a>; 2]) {
         let (a, b) = (self.a.tensor, self.b.tensor);

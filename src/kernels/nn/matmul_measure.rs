@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix, matmul};
+use super::matmul::{Layout, MatmulIo, MatmulSizes, matmul};
 use crate::Result;
 use crate::gpu::{Gpu, MatmulDesign, MatmulTuning, Plan, ProductClass, Tensor, TuningRow};
 use crate::kernels::Size;
@@ -68,13 +68,7 @@ fn row(
     let a = Tensor::zeros::<f32>(gpu, "a", &a_shape)?;
     let b = Tensor::zeros::<f32>(gpu, "b", &b_shape)?;
     let out = Tensor::zeros::<f32>(gpu, "out", &[m, n])?;
-    let io = MatmulIo {
-        a: Matrix::whole(&a),
-        b: Matrix::whole(&b),
-        out: Matrix::whole(&out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
+    let io = MatmulIo::whole(&a, &b, &out);
     let sizes = MatmulSizes {
         layout,
         m: Size::fixed(m),

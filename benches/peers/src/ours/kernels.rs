@@ -10,7 +10,7 @@ use prefgrad::kernels::nn::layer_norm::{
     InputGradient, LayerNormBackwardIo, LayerNormIo, LayerNormSizes, layer_norm_backward,
     layer_norm_forward, layer_norm_partials_len,
 };
-use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Matrix};
+use prefgrad::kernels::nn::matmul::{Layout, MatmulIo, MatmulSizes};
 use prefgrad::kernels::{Size, nn};
 use prefgrad::{Gpu, Plan, Tensor};
 
@@ -25,13 +25,7 @@ pub fn matmul(gpu: &Gpu, size: usize) -> Result<Replay> {
     let b = Tensor::from_slice(gpu, "b", &shape, &b)?;
     let out = Tensor::zeros::<f32>(gpu, "out", &shape)?;
     let mut plan = Plan::new(gpu);
-    let io = MatmulIo {
-        a: Matrix::whole(&a),
-        b: Matrix::whole(&b),
-        out: Matrix::whole(&out),
-        epilogue: Epilogue::Store,
-        counts: None,
-    };
+    let io = MatmulIo::whole(&a, &b, &out);
     let sizes = MatmulSizes {
         layout: Layout::Nn,
         m: Size::fixed(size),
