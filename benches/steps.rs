@@ -22,8 +22,10 @@ use prefgrad::train::{
 };
 use prefgrad::{Gpu, MemoryPlan, Profile};
 
-/// Updates whose median counts, unless they take longer than `ENOUGH`.
+/// Updates whose median counts: at least so many, unless they take longer than `ENOUGH`, and for so
+/// long that a GPU has raised its clock.
 const UPDATES: usize = 5;
+const AT_LEAST: Duration = Duration::from_secs(1);
 const ENOUGH: Duration = Duration::from_secs(60);
 const ONLY: &str = "PREFGRAD_STEP";
 const PROFILE: &str = "PREFGRAD_PROFILE";
@@ -344,7 +346,11 @@ impl Step {
         let mut walls = Vec::new();
         let mut cpus = Vec::new();
         let started = Instant::now();
-        while walls.len() < UPDATES && (walls.is_empty() || started.elapsed() < ENOUGH) {
+        let more = |updates| match started.elapsed() {
+            spent if spent < AT_LEAST => true,
+            spent => updates < UPDATES && (updates == 0 || spent < ENOUGH),
+        };
+        while more(walls.len()) {
             let (begun, used) = (Instant::now(), cpu_time());
             trainer.update()?;
             walls.push(begun.elapsed());
@@ -357,7 +363,7 @@ impl Step {
         }
         let planned = plan.total() >> 20;
         println!(
-            "{:.1}|{:.1}|{:.2}|{:.2}|{}|{}|{}",
+            "{:.1}|{:.1}|{:.1}|{:.1}|{}|{}|{}",
             first.as_secs_f64(),
             first_cpu.as_secs_f64(),
             median(walls),
@@ -370,9 +376,10 @@ impl Step {
     }
 }
 
+/// In milliseconds.
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
-    times[times.len() / 2].as_secs_f64()
+    times[times.len() / 2].as_secs_f64() * 1e3
 }
 
 /// CPU time of this process, zero where the system does not say.
@@ -429,8 +436,8 @@ fn run() -> Result<()> {
             "rows",
             "first s",
             "first CPU s",
-            "wall s",
-            "CPU s",
+            "wall ms",
+            "CPU ms",
             "peak MiB",
             "planned MiB",
             "pipelines",

@@ -18,11 +18,11 @@ use serde::Serialize;
 
 use probe::Roof;
 use row::{Row, table};
-use timing::median_seconds;
+use timing::{median_seconds, replay};
 
 /// Measures what the device can do at most, then every kernel, and prints each kernel's share of it.
 ///
-/// The limits: 64 MiB are copied from buffer to buffer by a small kernel and by the copy command (GB/s,
+/// The limits: 64 or 256 MiB are copied from buffer to buffer by a small kernel and by the copy command (GB/s,
 /// read and written together; the faster of the two counts), and a small kernel multiplies and adds
 /// in registers (GFLOP/s). Then each large case of `prefgrad::check` is built, its answers are checked,
 /// and it is replayed. Ends with an error where an answer is wrong.
@@ -73,7 +73,7 @@ WHY A SHARE IS LOW
 WHY A SHARE IS ABOVE 100 %
 
 The limits are measured, not taken from a data sheet. A case whose tensors fit into the cache is not
-held up by the memory that 64 MiB are copied through, and a busy device may have been less busy then.";
+held up by the memory that the copy goes through, and a busy device may have been less busy then.";
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
@@ -162,7 +162,8 @@ fn time(gpu: &Gpu, case: &Case, roof: &Roof, seconds: f64) -> Result<Row> {
         );
     }
     let plan = &trial.plan;
-    let taken = median_seconds(gpu, &|encoder| plan.commands(encoder), seconds)?;
+    let encode = |encoder: &mut wgpu::CommandEncoder, times| replay(plan, encoder, times);
+    let taken = median_seconds(gpu, &encode, seconds)?;
     Ok(Row::new(
         case.kernel,
         case.name.as_str(),

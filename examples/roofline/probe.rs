@@ -6,21 +6,25 @@ use prefgrad::{Binding, Capability, Const, Cost, Dispatch, Gpu, Params, Plan, Sh
 use prefgrad::{Error, Variant};
 use serde::Serialize;
 
-use crate::timing::{Encode, median_seconds, seconds_of};
+use crate::timing::{Encode, median_seconds, replay, seconds_of};
 
-const COPY: Shader = Shader {
-    name: "roofline.copy",
-    text: include_str!("copy.wgsl"),
-    capability: Capability::Core,
-};
-const ARITHMETIC: Shader = Shader {
-    name: "roofline.arithmetic",
-    text: include_str!("arithmetic.wgsl"),
-    capability: Capability::Core,
-};
+const COPY: Shader = Shader::new("roofline.copy", include_str!("copy.wgsl"), Capability::Core);
+const ARITHMETIC: Shader = Shader::new(
+    "roofline.arithmetic",
+    include_str!("arithmetic.wgsl"),
+    Capability::Core,
+);
 
-/// Elements that are copied: 64 MiB, more than the caches of most devices.
-const COPIED: usize = 1 << 24;
+/// Elements that are copied, more than caches hold: 64 MiB on a software driver, else 256 MiB where
+/// a binding may have that.
+fn copied_elements(gpu: &Gpu) -> usize {
+    let large = 1 << 28 <= gpu.limits().max_storage_buffer_binding_size;
+    match large && gpu.info().device_type != wgpu::DeviceType::Cpu {
+        true => 1 << 26,
+        false => 1 << 24,
+    }
+}
+
 const COPIED_A_WORKGROUP: usize = 4096;
 
 const THREADS: usize = 256;
@@ -103,9 +107,10 @@ struct Copied {
 impl Copied {
     /// Records the kernel and checks it.
     fn new(gpu: &Gpu) -> Result<Self> {
-        let numbers = values(1, COPIED, 1.0);
-        let x = Tensor::from_slice(gpu, "x", &[COPIED], &numbers)?;
-        let y = Tensor::zeros::<f32>(gpu, "y", &[COPIED])?;
+        let elements = copied_elements(gpu);
+        let numbers = values(1, elements, 1.0);
+        let x = Tensor::from_slice(gpu, "x", &[elements], &numbers)?;
+        let y = Tensor::zeros::<f32>(gpu, "y", &[elements])?;
         let mut plan = Plan::new(gpu);
         plan.push(&Dispatch {
             label: COPY.name,
@@ -117,7 +122,7 @@ impl Copied {
             },
             params: Params::NONE,
             bindings: &[Binding::read(2, &x), Binding::write(3, &y)],
-            workgroups: (COPIED / COPIED_A_WORKGROUP) as u64,
+            workgroups: (elements / COPIED_A_WORKGROUP) as u64,
             cost: Cost {
                 flops: 0,
                 bytes: x.bytes() + y.bytes(),
@@ -132,13 +137,18 @@ impl Copied {
     }
 
     fn by_kernel(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
-        self.gb_s(gpu, seconds, &|encoder| self.plan.commands(encoder))
+        self.gb_s(gpu, seconds, &|encoder, times| {
+            replay(&self.plan, encoder, times)
+        })
     }
 
     fn by_command(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
         let (x, y) = (self.x.buffer(), self.y.buffer());
-        self.gb_s(gpu, seconds, &|encoder| {
-            encoder.copy_buffer_to_buffer(x, 0, y, 0, self.x.bytes());
+        self.gb_s(gpu, seconds, &|encoder, times| {
+            for _ in 0..times {
+                encoder.copy_buffer_to_buffer(x, 0, y, 0, self.x.bytes());
+            }
+            Ok(())
         })
     }
 
@@ -155,8 +165,8 @@ fn arithmetic(gpu: &Gpu, chains: u32, seconds: f64) -> Result<f64> {
         let (plan, sums) = multiply_adds(gpu, chains, workgroups)?;
         plan.submit();
         check_sums(&sums.read(gpu)?, chains)?;
-        let encode = |encoder: &mut wgpu::CommandEncoder| plan.commands(encoder);
-        let once = seconds_of(gpu, &encode, 1)?;
+        let encode = |encoder: &mut wgpu::CommandEncoder, times| replay(&plan, encoder, times);
+        let once = seconds_of(gpu, &encode, 1, 1)?;
         if once >= LONG_ENOUGH || workgroups >= MOST_WORKGROUPS {
             let taken = median_seconds(gpu, &encode, seconds)?;
             return Ok(plan.cost().flops as f64 / taken / 1e9);

@@ -2,33 +2,46 @@
 
 use std::time::Instant;
 
-use prefgrad::Gpu;
+use prefgrad::{Gpu, MatmulDesign, Plan};
 
-/// Replays in one submission, at most: devices may reset what runs for long.
-const REPLAYS: u64 = 16;
+/// Seconds of work in one submission, about: devices may reset what runs for long.
+const SUBMISSION: f64 = 0.05;
 /// Of how many measurements the median is taken, where there is time for so many.
 const SAMPLES: usize = 7;
 const FEWEST_SAMPLES: usize = 3;
 /// Replays in one measurement, at most.
 const MOST_REPLAYS: u64 = 1 << 16;
 
-/// Records the work once.
-pub type Encode<'a> = &'a dyn Fn(&mut wgpu::CommandEncoder);
+/// Records the work a number of times.
+pub type Encode<'a> = &'a dyn Fn(&mut wgpu::CommandEncoder, u64) -> prefgrad::Result<()>;
 
-/// The seconds that `times` replays take, until the device has finished.
+/// Records a plan, all times in one pass where the design of its products allows that.
+pub fn replay(plan: &Plan, encoder: &mut wgpu::CommandEncoder, times: u64) -> prefgrad::Result<()> {
+    if plan.gpu().matmul_design() == MatmulDesign::Staged {
+        (0..times).for_each(|_| plan.commands(encoder));
+        return Ok(());
+    }
+    let mut pass = encoder.begin_compute_pass(&Default::default());
+    (0..times).try_for_each(|_| plan.encode(&mut pass))
+}
+
+/// The seconds that `times` replays take, until the device has finished, `a_submission` at once.
 ///
 /// # Errors
 ///
 /// A fault of the device.
-pub fn seconds_of(gpu: &Gpu, encode: Encode, times: u64) -> prefgrad::Result<f64> {
+pub fn seconds_of(
+    gpu: &Gpu,
+    encode: Encode,
+    times: u64,
+    a_submission: u64,
+) -> prefgrad::Result<f64> {
     let started = Instant::now();
     let mut left = times;
     while left > 0 {
-        let now = left.min(REPLAYS);
+        let now = left.min(a_submission);
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        for _ in 0..now {
-            encode(&mut encoder);
-        }
+        encode(&mut encoder, now)?;
         gpu.queue().submit([encoder.finish()]);
         left -= now;
     }
@@ -45,17 +58,21 @@ pub fn seconds_of(gpu: &Gpu, encode: Encode, times: u64) -> prefgrad::Result<f64
 pub fn median_seconds(gpu: &Gpu, encode: Encode, seconds: f64) -> prefgrad::Result<f64> {
     let wanted = seconds / SAMPLES as f64;
     let mut times = 1;
-    let mut taken = seconds_of(gpu, encode, times)?;
+    let mut taken = seconds_of(gpu, encode, times, 1)?;
+    let a_submission =
+        |times: u64, taken: f64| ((SUBMISSION * times as f64 / taken.max(1e-9)) as u64).max(1);
     // A single replay is mostly waiting where the device is fast, so the number grows in steps.
     while taken < 0.5 * wanted && times < MOST_REPLAYS {
+        let at_once = a_submission(times, taken);
         let fitting = (times as f64 * wanted / taken.max(1e-9)).ceil() as u64;
         times = fitting.clamp(times + 1, 8 * times).min(MOST_REPLAYS);
-        taken = seconds_of(gpu, encode, times)?;
+        taken = seconds_of(gpu, encode, times, at_once)?;
     }
+    let at_once = a_submission(times, taken);
     let samples = ((seconds / taken) as usize).clamp(FEWEST_SAMPLES, SAMPLES);
     let mut measured = Vec::with_capacity(samples);
     for _ in 0..samples {
-        measured.push(seconds_of(gpu, encode, times)? / times as f64);
+        measured.push(seconds_of(gpu, encode, times, at_once)? / times as f64);
     }
     measured.sort_by(f64::total_cmp);
     Ok(measured[samples / 2])

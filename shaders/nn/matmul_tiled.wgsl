@@ -13,97 +13,118 @@
 // them. Workgroups past the live rows, or past the live k, return at once; nothing is written
 // there.
 //
-// Each thread owns a 4 x 4 block of outputs, or four of them half a tile apart (BLOCKS 2), so that
-// neighbours read neighbouring words of workgroup memory. For every SLICE steps along k the
-// workgroup copies its rows of op(A) and columns of op(B), a 4 x 4 block a thread at a time, read
-// along the axis that is contiguous and written with k outermost.
-const SLICE: u32 = 16u;
-const STEPS: u32 = SLICE / 4u;
+// Each thread owns ROW_BLOCKS x COL_BLOCKS blocks of 4 x 4 outputs, half a tile apart where there
+// are two, so that neighbours read neighbouring words of workgroup memory. For every 4 STEPS steps
+// along k each thread copies one 4 x 4 block of op(A) and one of op(B) there, read along the axis
+// that is contiguous and written with k outermost. While it computes with one slice, it already
+// loads its blocks of the next.
+//
+// Drivers run this text without bounds checks: every index is within its array by what is written
+// here.
 const GROUPS: u32 = TILE / 4u;
-const SIDE: u32 = GROUPS / BLOCKS;
-const THREADS: u32 = SIDE * SIDE;
+const SLICE: u32 = 4u * STEPS;
+const SIDE_X: u32 = GROUPS / COL_BLOCKS;
+const SIDE_Y: u32 = GROUPS / ROW_BLOCKS;
+// Also STEPS * GROUPS: a block of each operand for each thread.
+const THREADS: u32 = SIDE_X * SIDE_Y;
 
 // One row a step of k, of TILE rows of op(A) or columns of op(B) in groups of four.
 var<workgroup> tile_a: array<vec4<f32>, SLICE * GROUPS>;
 var<workgroup> tile_b: array<vec4<f32>, SLICE * GROUPS>;
 
 // Where a group lies in the first of the four rows of `step`; the others follow GROUPS further on.
-// Groups change places from step to step: threads that write one group at all four steps would
-// else meet in one bank of the memory.
+// Groups change places, eight by eight, from step to step: threads that write one group at all
+// four steps would else meet in one bank of the memory.
 fn place(step: u32, group: u32) -> u32 {
-    return step * 4u * GROUPS + (group ^ (step * 2u));
+    return step * 4u * GROUPS + (group ^ (step * (8u / STEPS)));
 }
 
-// What lies past the end of k may be anything, infinity included, so it is replaced and not
-// multiplied by zero.
-fn part_of_a(row: u32, k: u32, end: u32) -> mat4x4<f32> {
+// Step and group of a thread's block, so that threads side by side read along the contiguous axis.
+fn block_of(thread: u32, along_k: bool) -> vec2<u32> {
+    if (along_k) {
+        return vec2<u32>(thread % STEPS, thread / STEPS);
+    }
+    return vec2<u32>(thread / GROUPS, thread % GROUPS);
+}
+
+// Four after `first`, none past the last of `count`.
+fn four_of(first: u32, count: u32) -> vec4<u32> {
+    return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u));
+}
+
+// Four rows of op(A) at each of four steps from k on. What lies past the end of k may be anything,
+// infinity included, so it is replaced and not multiplied by zero.
+fn block_a(row: u32, k: u32, end: u32) -> mat4x4<f32> {
     if (k >= end) {
         return mat4x4<f32>();
     }
-    if (k + 4u > end) {
-        return mask_a(a_block(row, k), end - k);
+    if (TRANSPOSE_A) {
+        let at = params.a_offset + four_of(k, params.k) * params.a_stride;
+        return until(end - k, mat4x4<f32>(
+            within_a(at.x, row, params.m), within_a(at.y, row, params.m),
+            within_a(at.z, row, params.m), within_a(at.w, row, params.m),
+        ));
     }
-    return a_block(row, k);
+    let at = params.a_offset + four_of(row, params.m) * params.a_stride;
+    return until(end - k, transpose(mat4x4<f32>(
+        within_a(at.x, k, params.k), within_a(at.y, k, params.k),
+        within_a(at.z, k, params.k), within_a(at.w, k, params.k),
+    )));
 }
 
-fn part_of_b(k: u32, col: u32, end: u32) -> mat4x4<f32> {
+// Four columns of op(B) at each of four steps, likewise.
+fn block_b(col: u32, k: u32, end: u32) -> mat4x4<f32> {
     if (k >= end) {
         return mat4x4<f32>();
     }
-    if (k + 4u > end) {
-        return mask_b(b_block(k, col), end - k);
+    if (TRANSPOSE_B) {
+        let at = params.b_offset + four_of(col, params.n) * params.b_stride;
+        return until(end - k, transpose(mat4x4<f32>(
+            within_b(at.x, k, params.k), within_b(at.y, k, params.k),
+            within_b(at.z, k, params.k), within_b(at.w, k, params.k),
+        )));
     }
-    return b_block(k, col);
+    let at = params.b_offset + four_of(k, params.k) * params.b_stride;
+    return until(end - k, mat4x4<f32>(
+        within_b(at.x, col, params.n), within_b(at.y, col, params.n),
+        within_b(at.z, col, params.n), within_b(at.w, col, params.n),
+    ));
 }
 
-// Step and group of a block, so that threads side by side read along the contiguous axis.
-fn along_k(block: u32) -> vec2<u32> {
-    return vec2<u32>(block % STEPS, block / STEPS);
-}
-
-fn along_groups(block: u32) -> vec2<u32> {
-    return vec2<u32>(block / GROUPS, block % GROUPS);
-}
-
-fn copy_a(block: u32, first_row: u32, first_k: u32, end: u32) {
-    let at = select(along_k(block), along_groups(block), TRANSPOSE_A);
-    let rows = part_of_a(first_row + at.y * 4u, first_k + at.x * 4u, end);
-    let columns = transpose(rows);
-    let i = place(at.x, at.y);
-    tile_a[i] = columns[0];
-    tile_a[i + GROUPS] = columns[1];
-    tile_a[i + 2u * GROUPS] = columns[2];
-    tile_a[i + 3u * GROUPS] = columns[3];
-}
-
-fn copy_b(block: u32, first_col: u32, first_k: u32, end: u32) {
-    let at = select(along_groups(block), along_k(block), TRANSPOSE_B);
-    let rows = part_of_b(first_k + at.x * 4u, first_col + at.y * 4u, end);
-    let i = place(at.x, at.y);
-    tile_b[i] = rows[0];
-    tile_b[i + GROUPS] = rows[1];
-    tile_b[i + 2u * GROUPS] = rows[2];
-    tile_b[i + 3u * GROUPS] = rows[3];
-}
-
-fn copy_slice(thread: u32, row: u32, col: u32, first_k: u32, end: u32) {
-    for (var i = thread; i < 2u * TILE; i += THREADS) {
-        if (i < TILE) {
-            copy_a(i, row, first_k, end);
-        } else {
-            copy_b(i - TILE, col, first_k, end);
-        }
+// The first `steps` of four, the others zero.
+fn until(steps: u32, block: mat4x4<f32>) -> mat4x4<f32> {
+    if (steps >= 4u) {
+        return block;
     }
-}
-
-// The 4 x 4 products of four rows and four columns at one step of k.
-fn outer(rows: vec4<f32>, columns: vec4<f32>) -> mat4x4<f32> {
+    let zero = vec4<f32>();
     return mat4x4<f32>(
-        rows.x * columns, rows.y * columns, rows.z * columns, rows.w * columns,
+        block[0], select(zero, block[1], steps > 1u), select(zero, block[2], steps > 2u), zero,
     );
 }
 
-// Outputs of one thread: one block, or four.
+fn put_a(at: u32, block: mat4x4<f32>) {
+    tile_a[at] = block[0];
+    tile_a[at + GROUPS] = block[1];
+    tile_a[at + 2u * GROUPS] = block[2];
+    tile_a[at + 3u * GROUPS] = block[3];
+}
+
+fn put_b(at: u32, block: mat4x4<f32>) {
+    tile_b[at] = block[0];
+    tile_b[at + GROUPS] = block[1];
+    tile_b[at + 2u * GROUPS] = block[2];
+    tile_b[at + 3u * GROUPS] = block[3];
+}
+
+// Adds the 4 x 4 products of four rows and four columns at one step of k.
+fn add_outer(sum: mat4x4<f32>, rows: vec4<f32>, columns: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(
+        fma(vec4<f32>(rows.x), columns, sum[0]), fma(vec4<f32>(rows.y), columns, sum[1]),
+        fma(vec4<f32>(rows.z), columns, sum[2]), fma(vec4<f32>(rows.w), columns, sum[3]),
+    );
+}
+
+// Outputs of one thread: block row, then block column.
 struct Sums {
     c00: mat4x4<f32>,
     c01: mat4x4<f32>,
@@ -115,20 +136,24 @@ struct Sums {
 fn add_step(sums: ptr<function, Sums>, a: vec2<u32>, b: vec2<u32>) {
     let a0 = tile_a[a.x];
     let b0 = tile_b[b.x];
-    (*sums).c00 += outer(a0, b0);
-    if (BLOCKS == 2u) {
-        let a1 = tile_a[a.y];
+    (*sums).c00 = add_outer((*sums).c00, a0, b0);
+    if (COL_BLOCKS == 2u) {
         let b1 = tile_b[b.y];
-        (*sums).c01 += outer(a0, b1);
-        (*sums).c10 += outer(a1, b0);
-        (*sums).c11 += outer(a1, b1);
+        (*sums).c01 = add_outer((*sums).c01, a0, b1);
+        if (ROW_BLOCKS == 2u) {
+            (*sums).c11 = add_outer((*sums).c11, tile_a[a.y], b1);
+        }
+    }
+    if (ROW_BLOCKS == 2u) {
+        (*sums).c10 = add_outer((*sums).c10, tile_a[a.y], b0);
     }
 }
 
 fn add_slice(sums: ptr<function, Sums>, x: u32, y: u32) {
-    for (var step = 0u; step < STEPS; step++) {
-        let a = vec2<u32>(place(step, y), place(step, y + SIDE));
-        let b = vec2<u32>(place(step, x), place(step, x + SIDE));
+    // unroll
+    for (var step = 0u; step < STEPS; step += 1u) {
+        let a = vec2<u32>(place(step, y), place(step, y + GROUPS - SIDE_Y));
+        let b = vec2<u32>(place(step, x), place(step, x + GROUPS - SIDE_X));
         add_step(sums, a, b);
         add_step(sums, a + GROUPS, b + GROUPS);
         add_step(sums, a + 2u * GROUPS, b + 2u * GROUPS);
@@ -155,13 +180,24 @@ fn matmul_tiled(
         return;
     }
     let end = min(k, first_k + params.part);
-    let x = thread % SIDE;
-    let y = thread / SIDE;
+    let from_a = block_of(thread, !TRANSPOSE_A);
+    let from_b = block_of(thread, TRANSPOSE_B);
+    let row_a = tile_row + from_a.y * 4u;
+    let col_b = tile_col + from_b.y * 4u;
+    let to_a = place(from_a.x, from_a.y);
+    let to_b = place(from_b.x, from_b.y);
+    let x = thread % SIDE_X;
+    let y = thread / SIDE_X;
     var sums = Sums();
+    var next_a = block_a(row_a, first_k + from_a.x * 4u, end);
+    var next_b = block_b(col_b, first_k + from_b.x * 4u, end);
     for (var i = first_k; i < end; i += SLICE) {
-        copy_slice(thread, tile_row, tile_col, i, end);
+        put_a(to_a, next_a);
+        put_b(to_b, next_b);
         // The slice is there.
         workgroupBarrier();
+        next_a = block_a(row_a, i + SLICE + from_a.x * 4u, end);
+        next_b = block_b(col_b, i + SLICE + from_b.x * 4u, end);
         add_slice(&sums, x, y);
         // The slice has been read.
         workgroupBarrier();
@@ -169,11 +205,15 @@ fn matmul_tiled(
     let below = part * params.m;
     let row = below + tile_row + y * 4u;
     let col = tile_col + x * 4u;
+    let half = TILE / 2u;
     store_block(row, col, below + m, sums.c00);
-    if (BLOCKS == 2u) {
-        let half = TILE / 2u;
+    if (COL_BLOCKS == 2u) {
         store_block(row, col + half, below + m, sums.c01);
+    }
+    if (ROW_BLOCKS == 2u) {
         store_block(row + half, col, below + m, sums.c10);
+    }
+    if (ROW_BLOCKS == 2u && COL_BLOCKS == 2u) {
         store_block(row + half, col + half, below + m, sums.c11);
     }
 }

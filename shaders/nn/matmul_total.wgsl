@@ -3,9 +3,9 @@
 // Bindings: 0 params, 1 counts (live sizes, where used), 2 partials (read: parts, M, N), 4 out
 // (written), then what the epilogue adds.
 //
-// Dispatch: workgroups of 64, a thread an output. Parts are added in their order, those past the
+// Dispatch: workgroups of 64, a thread an output or four. Parts are added in their order, those past the
 // live k left out; outputs past the live rows are not touched.
-@group(0) @binding(2) var<storage, read> partials: array<f32>;
+@group(0) @binding(2) var<storage, read> partials: array<Columns>;
 
 @compute @workgroup_size(64)
 fn matmul_total(
@@ -16,14 +16,15 @@ fn matmul_total(
     let m = live_from(params.m, params.m_count, params.start);
     let k = live_from(params.k, params.k_count, params.start);
     let item = linear_workgroup(group, groups) * 64u + index;
-    if (item >= m * params.n) {
+    let width = params.n / COLUMNS;
+    if (item >= m * width) {
         return;
     }
     let parts = (k + params.part - 1u) / params.part;
-    let outputs = params.m * params.n;
-    var sum = 0.0;
+    let outputs = params.m * width;
+    var sum = Columns();
     for (var part = 0u; part < parts; part++) {
         sum += partials[part * outputs + item];
     }
-    store(item / params.n, item % params.n, sum);
+    store(item / width, item % width * COLUMNS, sum);
 }

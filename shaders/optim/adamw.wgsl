@@ -52,14 +52,16 @@ fn adamw(
     if (i >= params.fours) {
         return;
     }
+    // All loads stand before the first store: a compiler cannot move one over the other.
     let zero = vec4<f32>(0.0);
+    let old = load_param(i);
     let g = load_gradient(i) * stats.y;
+    var m = load_first_moment(i);
+    var v = load_second_moment(i);
     gradient[i] = zero;
     if (stats.z != 0.0) {
         return;
     }
-    var m = load_first_moment(i);
-    var v = load_second_moment(i);
     m = select(m, zero, abs(m) < vec4<f32>(1e-30));
     v = select(v, zero, v < vec4<f32>(1e-35));
     m = hyper.beta1 * m + hyper.one_minus_beta1 * g;
@@ -68,5 +70,5 @@ fn adamw(
     second_moment[i] = v;
     let decay = select(1.0, hyper.decay, i < params.decayed_fours);
     let denominator = sqrt(v) / hyper.root_correction2 + hyper.eps;
-    param[i] = load_param(i) * decay - hyper.step_size * (m / denominator);
+    param[i] = old * decay - hyper.step_size * (m / denominator);
 }

@@ -6,9 +6,9 @@ use crate::gpu::{
 };
 
 /// Counts to a number that the shader reads, so that no compiler can know it.
-const COUNT: Shader = Shader {
-    name: "check.loop_count",
-    text: "\
+const COUNT: Shader = Shader::new(
+    "check.loop_count",
+    "\
 struct Params {
     iterations: u32,
 }
@@ -25,8 +25,8 @@ fn loop_count() {
     counted[0] = count;
 }
 ",
-    capability: Capability::Core,
-};
+    Capability::Core,
+);
 
 device_struct! {
     struct LoopCountParams {

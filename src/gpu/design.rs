@@ -28,13 +28,13 @@ pub enum MatmulDesign {
 /// How [`MatmulDesign::Tiled`] cuts up a result, by workgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tiling {
-    /// The largest tile of which the result has enough to occupy a GPU.
+    /// The one with the most outputs a thread of which the result has enough tiles to occupy a GPU.
     BySize,
     /// 32x32 outputs, 64 threads with 4x4 each.
     Small,
-    /// 64x64 outputs, 64 threads with 8x8 each.
+    /// 64x64 outputs, 128 threads with 4x8 each.
     Medium,
-    /// 128x128 outputs, 256 threads with 8x8 each.
+    /// 64x64 outputs, 64 threads with 8x8 each.
     Large,
 }
 

@@ -51,9 +51,34 @@ pub struct Shader {
     pub text: &'static str,
     /// What the text needs.
     pub capability: Capability,
+    checked: bool,
 }
 
 impl Shader {
+    /// A kernel whose indices drivers keep in bounds.
+    pub const fn new(name: &'static str, text: &'static str, capability: Capability) -> Self {
+        Self {
+            name,
+            text,
+            capability,
+            checked: true,
+        }
+    }
+
+    /// The same kernel without the bounds checks that wgpu would add, which keep a kernel's arrays
+    /// out of registers and its addresses from being computed once.
+    ///
+    /// # Safety
+    ///
+    /// Whatever the parameters and the contents of its bindings, every index that the text computes
+    /// must be within its array.
+    pub const unsafe fn without_bounds_checks(self) -> Self {
+        Self {
+            checked: false,
+            ..self
+        }
+    }
+
     /// The complete WGSL text of a variant, as a browser, Dawn or an editor takes it.
     ///
     /// Prelude, libraries and kernel are concatenated, which WGSL allows since declarations at
@@ -133,9 +158,10 @@ impl Shader {
         };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
-        // SAFETY: all that is switched off is wgpu's counter that ends endless loops. Each loop of
-        // the crate's shaders counts upwards by a constant step to a bound that is read once
-        // before the loop, so it ends; bounds checks stay on.
+        checks.bounds_checks = self.checked;
+        // SAFETY: wgpu's counter that ends endless loops is off: each loop of the crate's shaders
+        // counts upwards by a constant step to a bound that is read once before the loop, so it
+        // ends. Bounds checks are off only where `without_bounds_checks` was promised that.
         let module = unsafe {
             device.create_shader_module_trusted(
                 wgpu::ShaderModuleDescriptor {

@@ -29,11 +29,11 @@ pub(crate) use lib;
 
 macro_rules! shader {
     ($name:literal, $path:literal, $capability:ident) => {
-        crate::gpu::Shader {
-            name: $name,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)),
-            capability: crate::gpu::Capability::$capability,
-        }
+        crate::gpu::Shader::new(
+            $name,
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)),
+            crate::gpu::Capability::$capability,
+        )
     };
 }
 pub(crate) use shader;

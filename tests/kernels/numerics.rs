@@ -9,9 +9,9 @@ const NUMERICS: Lib = Lib {
     text: include_str!("../../shaders/lib/numerics.wgsl"),
 };
 
-const PROBE: Shader = Shader {
-    name: "test.numerics",
-    text: "
+const PROBE: Shader = Shader::new(
+    "test.numerics",
+    "
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(64)
@@ -31,8 +31,8 @@ fn probe_is_finite(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x < arrayLength(&x)) { y[id.x] = select(0.0, 1.0, is_finite(x[id.x])); }
 }
 ",
-    capability: Capability::Core,
-};
+    Capability::Core,
+);
 
 fn probe(entry: &str, x: &[f32]) -> Vec<f32> {
     let input = Tensor::from_slice(gpu(), "x", &[x.len()], x).unwrap();

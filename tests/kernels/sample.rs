@@ -21,9 +21,9 @@ const RANDOM: Lib = Lib {
     text: include_str!("../../shaders/lib/random.wgsl"),
 };
 
-const PROBE: Shader = Shader {
-    name: "test.random",
-    text: "
+const PROBE: Shader = Shader::new(
+    "test.random",
+    "
 @group(0) @binding(1) var<storage, read> inputs: array<u32>;
 @group(0) @binding(2) var<storage, read_write> bits: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> units: array<f32>;
@@ -37,8 +37,8 @@ fn probe(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 ",
-    capability: Capability::Core,
-};
+    Capability::Core,
+);
 
 #[test]
 fn random_numbers_are_those_of_the_reference_to_the_bit() {

@@ -1,6 +1,6 @@
 // out = A B
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read_write> out: array<Columns>;
 
-fn store(row: u32, col: u32, value: f32) {
-    out[params.out_offset + row * params.out_stride + col] = value;
+fn store(row: u32, col: u32, value: Columns) {
+    out[(params.out_offset + row * params.out_stride + col) / COLUMNS] = value;
 }

@@ -1,5 +1,4 @@
-// What all forms of the matrix product share: parameters and the guarded store. Offsets and strides
-// are in elements; `part` is how much of k one workgroup adds up, all of it but for split products.
+// What all forms of the matrix product share: its parameters. Offsets and strides are in elements; `part` is how much of k one workgroup adds up, all of it but for split products.
 struct Params {
     m: u32,
     n: u32,
@@ -20,18 +19,3 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-
-fn store_row(row: u32, col: u32, values: vec4<f32>) {
-    if (col < params.n) {
-        store(row, col, values.x);
-    }
-    if (col + 1u < params.n) {
-        store(row, col + 1u, values.y);
-    }
-    if (col + 2u < params.n) {
-        store(row, col + 2u, values.z);
-    }
-    if (col + 3u < params.n) {
-        store(row, col + 3u, values.w);
-    }
-}

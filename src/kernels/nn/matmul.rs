@@ -6,7 +6,7 @@ use crate::gpu::{
     Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, ProductClass, Shader,
     Tensor, Variant, device_struct,
 };
-use crate::kernels::{DISPATCH, Size, lib, live_lib, shader, to_u32};
+use crate::kernels::{DISPATCH, Size, columns_lib, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
 
 /// The kernel's text: an 8×8 block of outputs a thread, in registers.
@@ -16,13 +16,19 @@ pub const SHADER: Shader = shader!("nn.matmul", "nn/matmul.wgsl", Core);
 pub const SUBGROUP: Shader = shader!("nn.matmul_subgroup", "nn/matmul_subgroup.wgsl", Subgroups);
 
 pub(super) const OP: &str = "nn.matmul";
-pub(super) const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+const GELU: &Lib = lib!("lib.gelu", "gelu.wgsl");
+const GELU_SCALAR: &Lib = lib!("lib.gelu_scalar", "gelu_scalar.wgsl");
+const GELU_VEC4: &Lib = lib!("lib.gelu_vec4", "gelu_vec4.wgsl");
+const ROW_SCALAR: &Lib = lib!("lib.matmul.row_scalar", "matmul/row_scalar.wgsl");
+const ROW_VEC4: &Lib = lib!("lib.matmul.row_vec4", "matmul/row_vec4.wgsl");
 pub(super) const PARAMS: &Lib = lib!("lib.matmul.params", "matmul/params.wgsl");
 pub(super) const STORE_BLOCK: &Lib = lib!("lib.matmul.store_block", "matmul/store_block.wgsl");
 const BLOCKS: &Lib = lib!("lib.matmul.blocks", "matmul/blocks.wgsl");
 const ACCESS_VEC4: &Lib = lib!("lib.matmul.access_vec4", "matmul/access_vec4.wgsl");
 const ACCESS_SCALAR: &Lib = lib!("lib.matmul.access_scalar", "matmul/access_scalar.wgsl");
 const ACCESS_STAGED: &Lib = lib!("lib.matmul.access_staged", "matmul/access_staged.wgsl");
+const WITHIN_VEC4: &Lib = lib!("lib.matmul.within_vec4", "matmul/within_vec4.wgsl");
+const WITHIN_SCALAR: &Lib = lib!("lib.matmul.within_scalar", "matmul/within_scalar.wgsl");
 pub(super) const STORE: &Lib = lib!("lib.matmul.epilogue_store", "matmul/epilogue_store.wgsl");
 const ADD: &Lib = lib!("lib.matmul.epilogue_add", "matmul/epilogue_add.wgsl");
 const BIAS: &Lib = lib!("lib.matmul.epilogue_bias", "matmul/epilogue_bias.wgsl");
@@ -101,8 +107,10 @@ impl<'a> Matrix<'a> {
         Ok(())
     }
 
+    /// Whether every row, and the tensor, is made of whole fours.
     fn fours(&self) -> bool {
-        self.offset.is_multiple_of(4) && self.stride.is_multiple_of(4)
+        let sizes = [self.offset, self.stride, self.tensor.len()];
+        sizes.iter().all(|size| size.is_multiple_of(4))
     }
 }
 
@@ -232,16 +240,18 @@ impl<'a> MatmulIo<'a> {
     /// How the operands are read, and as what they are bound.
     fn operands(&self, gpu: &Gpu, design: MatmulDesign) -> (&'static Lib, [Binding<'a>; 2]) {
         let (a, b) = (self.a.tensor, self.b.tensor);
-        if !self.a.fours() || !self.b.fours() {
-            return (ACCESS_SCALAR, [Binding::read(2, a), Binding::read(3, b)]);
+        let buffers = [Binding::read(2, a), Binding::read(3, b)];
+        let fours = self.a.fours() && self.b.fours();
+        match design {
+            MatmulDesign::Tiled(_) if fours => (WITHIN_VEC4, buffers),
+            MatmulDesign::Tiled(_) => (WITHIN_SCALAR, buffers),
+            _ if !fours => (ACCESS_SCALAR, buffers),
+            MatmulDesign::Staged if gpu.can_stage(a) && gpu.can_stage(b) => {
+                let textures = [Binding::staged(2, a), Binding::staged(3, b)];
+                (ACCESS_STAGED, textures)
+            }
+            _ => (ACCESS_VEC4, buffers),
         }
-        if design == MatmulDesign::Staged && gpu.can_stage(a) && gpu.can_stage(b) {
-            return (
-                ACCESS_STAGED,
-                [Binding::staged(2, a), Binding::staged(3, b)],
-            );
-        }
-        (ACCESS_VEC4, [Binding::read(2, a), Binding::read(3, b)])
     }
 }
 
@@ -294,6 +304,39 @@ device_struct! {
     }
 }
 
+/// How outputs are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    OneByOne,
+    /// Where n and every stride allow it.
+    ByFours,
+}
+
+impl Stored {
+    pub(super) fn columns(self) -> usize {
+        match self {
+            Self::OneByOne => 1,
+            Self::ByFours => 4,
+        }
+    }
+
+    /// What an epilogue calls.
+    pub(super) fn value_libs(self) -> [&'static Lib; 3] {
+        let gelu_columns = match self {
+            Self::OneByOne => GELU_SCALAR,
+            Self::ByFours => GELU_VEC4,
+        };
+        [columns_lib(self.columns()).0, GELU, gelu_columns]
+    }
+
+    fn row_lib(self) -> &'static Lib {
+        match self {
+            Self::OneByOne => ROW_SCALAR,
+            Self::ByFours => ROW_VEC4,
+        }
+    }
+}
+
 /// A product that was checked: what its designs have in common.
 pub(super) struct Product<'a> {
     pub(super) label: &'static str,
@@ -301,6 +344,7 @@ pub(super) struct Product<'a> {
     pub(super) live: &'static Lib,
     pub(super) access: &'static Lib,
     pub(super) epilogue: &'static Lib,
+    pub(super) stored: Stored,
     pub(super) transpose: [(&'static str, Const); 2],
     pub(super) operands: [Binding<'a>; 2],
     /// The result, then what the epilogue needs.
@@ -321,9 +365,10 @@ impl Product<'_> {
     ) -> Result<()> {
         let mut consts = own.to_vec();
         consts.extend(self.transpose);
-        let mut all = vec![DISPATCH, self.live, GELU, PARAMS, BLOCKS];
+        let mut all = vec![DISPATCH, self.live, PARAMS, self.access];
         all.extend(libs);
-        all.extend([self.access, self.epilogue]);
+        all.extend([self.epilogue, self.stored.row_lib()]);
+        all.extend(self.stored.value_libs());
         let mut bindings = self.operands.to_vec();
         bindings.extend(&self.outputs);
         bindings.extend(self.counts);
@@ -382,6 +427,11 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
     let design = plan.gpu().matmul_design_for(class);
     let (access, operands) = io.operands(plan.gpu(), design);
     let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
+    let tiled = matches!(design, MatmulDesign::Tiled(_));
+    let stored = match tiled && io.out.fours() && n.is_multiple_of(4) {
+        true => Stored::ByFours,
+        false => Stored::OneByOne,
+    };
     let mut outputs = vec![Binding::write(4, io.out.tensor)];
     outputs.extend(io.epilogue.bindings());
     let product = Product {
@@ -394,6 +444,7 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         live,
         access,
         epilogue: io.epilogue.lib(),
+        stored,
         transpose: [
             ("TRANSPOSE_A", Const::Bool(transpose_a)),
             ("TRANSPOSE_B", Const::Bool(transpose_b)),
@@ -409,13 +460,15 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
     match design {
         MatmulDesign::Registers => {
             let tiles = m.div_ceil(64) * n.div_ceil(64);
-            product.push(plan, &SHADER, ("matmul", &[]), &[STORE_BLOCK], tiles)
+            let libs = [BLOCKS, STORE_BLOCK];
+            product.push(plan, &SHADER, ("matmul", &[]), &libs, tiles)
         }
         MatmulDesign::Subgroup | MatmulDesign::Staged => {
             let consts = [("TOUCH_NEXT", Const::Bool(access != ACCESS_STAGED))];
             let tiles_n = n.div_ceil(64).next_multiple_of(4);
             let tiles = m.div_ceil(32) * tiles_n;
-            product.push(plan, &SUBGROUP, ("matmul_subgroup", &consts), &[], tiles)
+            let entry = ("matmul_subgroup", &consts[..]);
+            product.push(plan, &SUBGROUP, entry, &[BLOCKS], tiles)
         }
         MatmulDesign::Tiled(tiling) => product.push_tiled(plan, Tile::of(tiling, m, n)),
     }

@@ -1,13 +1,18 @@
 //! Matrix products through workgroup memory: `shaders/nn/matmul_tiled.wgsl`, and for a small result of
 //! long dot products `shaders/nn/matmul_total.wgsl`.
 
-use super::matmul::{GELU, MatmulParams, OP, PARAMS, Product, STORE, STORE_BLOCK};
+use super::matmul::{MatmulParams, OP, PARAMS, Product, STORE, STORE_BLOCK};
 use crate::Result;
 use crate::gpu::{Binding, Const, Cost, Dispatch, Params, Plan, Shader, Tiling, Variant};
 use crate::kernels::{DISPATCH, shader, to_u32};
 
 /// The kernel's form for GPUs: tiles of both operands in workgroup memory.
-pub const TILED: Shader = shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core);
+// SAFETY: operands are read through `within_a` and `within_b`, whose rows are cut to the matrix's by
+// `four_of` and whose columns by themselves; `Matrix::check` holds the matrices to their tensors.
+// `place` and what is added to it stay below SLICE * GROUPS, and the epilogue's indices are those of
+// outputs inside the result.
+pub const TILED: Shader =
+    unsafe { shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core).without_bounds_checks() };
 
 /// The sums of the parts of a split product, with the epilogue.
 pub const TOTAL: Shader = shader!("nn.matmul_total", "nn/matmul_total.wgsl", Core);
@@ -15,34 +20,41 @@ pub const TOTAL: Shader = shader!("nn.matmul_total", "nn/matmul_total.wgsl", Cor
 /// A result of fewer tiles is not cut into larger ones, and a split product has about as many:
 /// wgpu does not say how many multiprocessors a device has, large ones have 60 to 150.
 const ENOUGH_TILES: usize = 128;
+/// With so many tiles a device has enough to do for threads that own more outputs each.
+const PLENTY_OF_TILES: usize = 1024;
 /// Dot products are split from this length on...
 const SPLIT_FROM: usize = 2048;
 /// ...into parts of this length or more.
 const PART: usize = 512;
-/// The slice of the shader: parts are whole slices.
-const SLICE: usize = 16;
+/// The longest slice of the shader: parts are whole slices.
+const SLICE: usize = 32;
 
 /// How a result is cut up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tile {
     /// Outputs a side.
-    side: usize,
-    /// Blocks of 4 x 4 outputs a thread, along each side.
-    blocks: u32,
+    side: u32,
+    /// Fours of steps along k that are in workgroup memory at a time.
+    steps: u32,
+    /// Blocks of 4 x 4 outputs a thread, down and across.
+    blocks: [u32; 2],
 }
 
 impl Tile {
     const SMALL: Self = Self {
         side: 32,
-        blocks: 1,
+        steps: 8,
+        blocks: [1, 1],
     };
     const MEDIUM: Self = Self {
         side: 64,
-        blocks: 2,
+        steps: 8,
+        blocks: [1, 2],
     };
     const LARGE: Self = Self {
-        side: 128,
-        blocks: 2,
+        side: 64,
+        steps: 4,
+        blocks: [2, 2],
     };
 
     /// The tile of a result of `m` by `n`.
@@ -51,16 +63,18 @@ impl Tile {
             Tiling::Small => Self::SMALL,
             Tiling::Medium => Self::MEDIUM,
             Tiling::Large => Self::LARGE,
-            Tiling::BySize => [Self::LARGE, Self::MEDIUM]
-                .into_iter()
-                .find(|tile| tile.count(m, n) >= ENOUGH_TILES)
-                .unwrap_or(Self::SMALL),
+            Tiling::BySize => match Self::MEDIUM.count(m, n) {
+                PLENTY_OF_TILES.. => Self::LARGE,
+                ENOUGH_TILES.. => Self::MEDIUM,
+                _ => Self::SMALL,
+            },
         }
     }
 
     /// How many there are of it.
     fn count(self, m: usize, n: usize) -> usize {
-        m.div_ceil(self.side) * n.div_ceil(self.side)
+        let side = self.side as usize;
+        m.div_ceil(side) * n.div_ceil(side)
     }
 }
 
@@ -97,6 +111,8 @@ impl Product<'_> {
             ..*self
         };
         sums.push_tiles(plan, tile, tiles * parts)?;
+        let mut total_libs = vec![DISPATCH, self.live, PARAMS, self.epilogue];
+        total_libs.extend(self.stored.value_libs());
         let mut bindings = vec![Binding::read(2, &partials)];
         bindings.extend(&self.outputs);
         bindings.extend(self.counts);
@@ -105,12 +121,12 @@ impl Product<'_> {
             shader: &TOTAL,
             variant: Variant {
                 entry: "matmul_total",
-                libs: &[DISPATCH, self.live, GELU, PARAMS, self.epilogue],
+                libs: &total_libs,
                 consts: &[],
             },
             params: Params::of(&params),
             bindings: &bindings,
-            workgroups: (m * n).div_ceil(64) as u64,
+            workgroups: (m * n / self.stored.columns()).div_ceil(64) as u64,
             cost: Cost {
                 flops: (parts * m * n) as u64,
                 bytes: 4 * ((parts + 1) * m * n) as u64,
@@ -120,8 +136,10 @@ impl Product<'_> {
 
     fn push_tiles(&self, plan: &mut Plan, tile: Tile, workgroups: usize) -> Result<()> {
         let consts = [
-            ("TILE", Const::U32(tile.side as u32)),
-            ("BLOCKS", Const::U32(tile.blocks)),
+            ("TILE", Const::U32(tile.side)),
+            ("STEPS", Const::U32(tile.steps)),
+            ("ROW_BLOCKS", Const::U32(tile.blocks[0])),
+            ("COL_BLOCKS", Const::U32(tile.blocks[1])),
         ];
         let entry = ("matmul_tiled", &consts[..]);
         self.push(plan, &TILED, entry, &[STORE_BLOCK], workgroups)
@@ -134,12 +152,12 @@ mod tests {
     use crate::gpu::Tiling;
 
     #[test]
-    fn the_largest_tile_that_occupies_a_device_is_taken() {
-        let side = |m, n| Tile::of(Tiling::BySize, m, n).side;
-        assert_eq!(side(2048, 3072), 128);
-        assert_eq!(side(768, 768), 64);
-        assert_eq!(side(256, 768), 32);
-        assert_eq!(side(1, 1), 32);
+    fn large_results_are_cut_into_large_tiles() {
+        let tile = |m, n| Tile::of(Tiling::BySize, m, n);
+        assert_eq!(tile(4096, 4096), Tile::LARGE);
+        assert_eq!(tile(2048, 768), Tile::MEDIUM);
+        assert_eq!(tile(256, 768), Tile::SMALL);
+        assert_eq!(tile(1, 1), Tile::SMALL);
     }
 
     #[test]
