@@ -1,7 +1,7 @@
 // Sums over many rows in two passes of fixed order: first chunks of CHUNK_ROWS rows, each into a
 // row of `partials`, then, here, these. Sums of sums of at most 64 values keep the rounding error
 // of a million rows near that of a few hundred. The kernel declares `partials: array<Columns>`.
-const CHUNK_ROWS: u32 = 64u;
+const CHUNK_ROWS: u32 = 32u;
 const CHUNKS_A_BLOCK: u32 = 64u;
 
 // The sum of partials[column + i * stride] over i < chunks.

@@ -19,18 +19,23 @@
 // that is contiguous and written with k outermost. While it computes with one slice, it already
 // loads its blocks of the next.
 //
+// Where results are too small to occupy a device otherwise, SPLIT groups of threads take turns along
+// k, each with workgroup memory of its own, and the first adds up the sums of all in order. A thread
+// then owns one block across (COL_BLOCKS 1).
+//
 // Drivers run this text without bounds checks: every index is within its array by what is written
 // here.
 const GROUPS: u32 = TILE / 4u;
 const SLICE: u32 = 4u * STEPS;
 const SIDE_X: u32 = GROUPS / COL_BLOCKS;
 const SIDE_Y: u32 = GROUPS / ROW_BLOCKS;
-// Also STEPS * GROUPS: a block of each operand for each thread.
+// Of one group. Also STEPS * GROUPS: a block of each operand for each thread.
 const THREADS: u32 = SIDE_X * SIDE_Y;
+const SLICE_SIZE: u32 = SLICE * GROUPS;
 
 // One row a step of k, of TILE rows of op(A) or columns of op(B) in groups of four.
-var<workgroup> tile_a: array<vec4<f32>, SLICE * GROUPS>;
-var<workgroup> tile_b: array<vec4<f32>, SLICE * GROUPS>;
+var<workgroup> tile_a: array<vec4<f32>, SPLIT * SLICE_SIZE>;
+var<workgroup> tile_b: array<vec4<f32>, SPLIT * SLICE_SIZE>;
 
 // Where a group lies in the first of the four rows of `step`; the others follow GROUPS further on.
 // Groups change places, eight by eight, from step to step: threads that write one group at all
@@ -52,9 +57,39 @@ fn four_of(first: u32, count: u32) -> vec4<u32> {
     return min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(count - 1u));
 }
 
-// Four rows of op(A) at each of four steps from k on. What lies past the end of k may be anything,
-// infinity included, so it is replaced and not multiplied by zero.
+// Four rows of op(A) at each of four steps from k on.
 fn block_a(row: u32, k: u32, end: u32) -> mat4x4<f32> {
+    if (row + 4u <= params.m && k + 4u <= end) {
+        let first = select(row * params.a_stride + k, k * params.a_stride + row, TRANSPOSE_A);
+        let at = (params.a_offset + first) / UNIT;
+        let step = params.a_stride / UNIT;
+        let block = mat4x4<f32>(a_at(at), a_at(at + step), a_at(at + 2u * step), a_at(at + 3u * step));
+        if (TRANSPOSE_A) {
+            return block;
+        }
+        return transpose(block);
+    }
+    return edge_a(row, k, end);
+}
+
+// Four columns of op(B) at each of four steps from k on.
+fn block_b(col: u32, k: u32, end: u32) -> mat4x4<f32> {
+    if (col + 4u <= params.n && k + 4u <= end) {
+        let first = select(k * params.b_stride + col, col * params.b_stride + k, TRANSPOSE_B);
+        let at = (params.b_offset + first) / UNIT;
+        let step = params.b_stride / UNIT;
+        let block = mat4x4<f32>(b_at(at), b_at(at + step), b_at(at + 2u * step), b_at(at + 3u * step));
+        if (TRANSPOSE_B) {
+            return transpose(block);
+        }
+        return block;
+    }
+    return edge_b(col, k, end);
+}
+
+// The same at the edges of the matrices. What lies past the end of k may be anything, infinity
+// included, so it is replaced and not multiplied by zero.
+fn edge_a(row: u32, k: u32, end: u32) -> mat4x4<f32> {
     if (k >= end) {
         return mat4x4<f32>();
     }
@@ -72,8 +107,7 @@ fn block_a(row: u32, k: u32, end: u32) -> mat4x4<f32> {
     )));
 }
 
-// Four columns of op(B) at each of four steps, likewise.
-fn block_b(col: u32, k: u32, end: u32) -> mat4x4<f32> {
+fn edge_b(col: u32, k: u32, end: u32) -> mat4x4<f32> {
     if (k >= end) {
         return mat4x4<f32>();
     }
@@ -149,11 +183,12 @@ fn add_step(sums: ptr<function, Sums>, a: vec2<u32>, b: vec2<u32>) {
     }
 }
 
-fn add_slice(sums: ptr<function, Sums>, x: u32, y: u32) {
+// `first` is where the slice lies in workgroup memory.
+fn add_slice(sums: ptr<function, Sums>, first: u32, x: u32, y: u32) {
     // unroll
     for (var step = 0u; step < STEPS; step += 1u) {
-        let a = vec2<u32>(place(step, y), place(step, y + GROUPS - SIDE_Y));
-        let b = vec2<u32>(place(step, x), place(step, x + GROUPS - SIDE_X));
+        let a = first + vec2<u32>(place(step, y), place(step, y + GROUPS - SIDE_Y));
+        let b = first + vec2<u32>(place(step, x), place(step, x + GROUPS - SIDE_X));
         add_step(sums, a, b);
         add_step(sums, a + GROUPS, b + GROUPS);
         add_step(sums, a + 2u * GROUPS, b + 2u * GROUPS);
@@ -161,11 +196,29 @@ fn add_slice(sums: ptr<function, Sums>, x: u32, y: u32) {
     }
 }
 
-@compute @workgroup_size(THREADS)
+// Adds the sums of all groups to those of the first. A slice's memory holds the outputs of its
+// group's threads, THREADS apart.
+fn add_up(sums: ptr<function, Sums>, team: u32, thread: u32) {
+    let own = team * SLICE_SIZE + thread;
+    for (var i = 0u; i < 4u; i++) {
+        tile_a[own + i * THREADS] = (*sums).c00[i];
+        tile_b[own + i * THREADS] = (*sums).c10[i];
+    }
+    workgroupBarrier();
+    for (var other = 1u; other < SPLIT; other++) {
+        let others = other * SLICE_SIZE + thread;
+        for (var i = 0u; i < 4u; i++) {
+            (*sums).c00[i] += tile_a[others + i * THREADS];
+            (*sums).c10[i] += tile_b[others + i * THREADS];
+        }
+    }
+}
+
+@compute @workgroup_size(SPLIT * THREADS)
 fn matmul_tiled(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
+    @builtin(local_invocation_index) index_in_group: u32,
 ) {
     let m = live_from(params.m, params.m_count, params.start);
     let k = live_from(params.k, params.k_count, params.start);
@@ -180,27 +233,38 @@ fn matmul_tiled(
         return;
     }
     let end = min(k, first_k + params.part);
+    let team = index_in_group / THREADS;
+    let thread = index_in_group % THREADS;
     let from_a = block_of(thread, !TRANSPOSE_A);
     let from_b = block_of(thread, TRANSPOSE_B);
     let row_a = tile_row + from_a.y * 4u;
     let col_b = tile_col + from_b.y * 4u;
-    let to_a = place(from_a.x, from_a.y);
-    let to_b = place(from_b.x, from_b.y);
+    let ahead_a = team * SLICE + from_a.x * 4u;
+    let ahead_b = team * SLICE + from_b.x * 4u;
+    let slice = team * SLICE_SIZE;
+    let to_a = slice + place(from_a.x, from_a.y);
+    let to_b = slice + place(from_b.x, from_b.y);
     let x = thread % SIDE_X;
     let y = thread / SIDE_X;
     var sums = Sums();
-    var next_a = block_a(row_a, first_k + from_a.x * 4u, end);
-    var next_b = block_b(col_b, first_k + from_b.x * 4u, end);
-    for (var i = first_k; i < end; i += SLICE) {
+    var next_a = block_a(row_a, first_k + ahead_a, end);
+    var next_b = block_b(col_b, first_k + ahead_b, end);
+    for (var i = first_k; i < end; i += SPLIT * SLICE) {
         put_a(to_a, next_a);
         put_b(to_b, next_b);
-        // The slice is there.
+        // The slices are there.
         workgroupBarrier();
-        next_a = block_a(row_a, i + SLICE + from_a.x * 4u, end);
-        next_b = block_b(col_b, i + SLICE + from_b.x * 4u, end);
-        add_slice(&sums, x, y);
-        // The slice has been read.
+        next_a = block_a(row_a, i + SPLIT * SLICE + ahead_a, end);
+        next_b = block_b(col_b, i + SPLIT * SLICE + ahead_b, end);
+        add_slice(&sums, slice, x, y);
+        // The slices have been read.
         workgroupBarrier();
+    }
+    if (SPLIT > 1u) {
+        add_up(&sums, team, thread);
+        if (team > 0u) {
+            return;
+        }
     }
     let below = part * params.m;
     let row = below + tile_row + y * 4u;

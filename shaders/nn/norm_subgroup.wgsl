@@ -4,11 +4,10 @@
 //   norm_forward: writes y and the statistics of each row
 //   norm_backward: writes dx, or adds to it (ACCUMULATE)
 //
-// Dispatch: one workgroup of 128 for 16 rows, which its subgroups share whatever their size. A
+// Dispatch: one workgroup of 128 for ROWS rows, which its subgroups share whatever their size. A
 // subgroup without a row of its own repeats the last one and writes nothing, so that all control
 // flow around the sums is uniform. Rows past the live ones are not touched.
 const THREADS: u32 = 128u;
-const ROWS: u32 = 16u;
 
 fn row_sum(value: Sums, lane: u32) -> Sums {
     return subgroupAdd(value);

@@ -30,9 +30,9 @@ pub enum MatmulDesign {
 pub enum Tiling {
     /// The one with the most outputs a thread of which the result has enough tiles to occupy a GPU.
     BySize,
-    /// 32x32 outputs, 64 threads with 4x4 each.
+    /// 32x32 outputs, four times 32 threads with 8x4 each, which take turns along k.
     Small,
-    /// 64x64 outputs, 128 threads with 4x8 each.
+    /// 64x64 outputs, 128 threads with 8x4 each.
     Medium,
     /// 64x64 outputs, 64 threads with 8x8 each.
     Large,

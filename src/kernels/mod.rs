@@ -52,7 +52,7 @@ const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
 /// The second of two passes over chunks of rows.
 pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
 /// Rows of one chunk of [`CHUNK_SUMS`].
-pub(crate) const CHUNK_ROWS: usize = 64;
+pub(crate) const CHUNK_ROWS: usize = 32;
 
 /// How rows of `width` elements are accessed, and how many groups of columns that makes: of four
 /// where the width allows it, of one otherwise.

@@ -68,19 +68,39 @@ fn row_gradient(row: u32, lane: u32, lanes: u32, write: bool) {
     }
 }
 
-// The sums over the rows of one chunk, for one column.
+// What one row adds to the gradients of weight and bias.
+struct Terms {
+    weight: Columns,
+    bias: Columns,
+}
+
+fn terms(row: u32, column: u32) -> Terms {
+    let at = row * (params.columns / COLUMNS) + column;
+    let gradient = load_dy(at);
+    return Terms(gradient * ((load_x(at) - mean[row]) * rstd[row]), gradient);
+}
+
+// The sums over the rows of one chunk, for one column: four rows at a time, whose loads would else
+// wait for each other.
 fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
     let groups = params.columns / COLUMNS;
-    var by_weight = Columns();
-    var by_bias = Columns();
-    for (var row = rows.x; row < rows.y; row++) {
-        let at = row * groups + column;
-        let gradient = load_dy(at);
-        by_weight += gradient * ((load_x(at) - mean[row]) * rstd[row]);
-        by_bias += gradient;
+    var sum = Terms();
+    let whole = rows.y - (rows.y - rows.x) % 4u;
+    for (var row = rows.x; row < whole; row += 4u) {
+        let t0 = terms(row, column);
+        let t1 = terms(row + 1u, column);
+        let t2 = terms(row + 2u, column);
+        let t3 = terms(row + 3u, column);
+        sum.weight += (t0.weight + t1.weight) + (t2.weight + t3.weight);
+        sum.bias += (t0.bias + t1.bias) + (t2.bias + t3.bias);
     }
-    partials[2u * chunk * groups + column] = by_weight;
-    partials[(2u * chunk + 1u) * groups + column] = by_bias;
+    for (var row = whole; row < rows.y; row++) {
+        let term = terms(row, column);
+        sum.weight += term.weight;
+        sum.bias += term.bias;
+    }
+    partials[2u * chunk * groups + column] = sum.weight;
+    partials[(2u * chunk + 1u) * groups + column] = sum.bias;
 }
 
 fn total_gradient(chunks: u32, column: u32) {

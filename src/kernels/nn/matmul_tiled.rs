@@ -9,7 +9,7 @@ use crate::kernels::{DISPATCH, shader, to_u32};
 /// The kernel's form for GPUs: tiles of both operands in workgroup memory.
 // SAFETY: operands are read through `within_a` and `within_b`, whose rows are cut to the matrix's by
 // `four_of` and whose columns by themselves; `Matrix::check` holds the matrices to their tensors.
-// `place` and what is added to it stay below SLICE * GROUPS, and the epilogue's indices are those of
+// Indices of workgroup memory stay below SPLIT * SLICE_SIZE, and the epilogue's indices are those of
 // outputs inside the result.
 pub const TILED: Shader =
     unsafe { shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core).without_bounds_checks() };
@@ -26,8 +26,8 @@ const PLENTY_OF_TILES: usize = 1024;
 const SPLIT_FROM: usize = 2048;
 /// ...into parts of this length or more.
 const PART: usize = 512;
-/// The longest slice of the shader: parts are whole slices.
-const SLICE: usize = 32;
+/// What a workgroup takes of k at a time, at most: parts are whole multiples.
+const SLICE: usize = 64;
 
 /// How a result is cut up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,23 +38,28 @@ pub(super) struct Tile {
     steps: u32,
     /// Blocks of 4 x 4 outputs a thread, down and across.
     blocks: [u32; 2],
+    /// Groups of threads that share the steps along k.
+    split: u32,
 }
 
 impl Tile {
     const SMALL: Self = Self {
         side: 32,
-        steps: 8,
-        blocks: [1, 1],
+        steps: 4,
+        blocks: [2, 1],
+        split: 4,
     };
     const MEDIUM: Self = Self {
         side: 64,
         steps: 8,
-        blocks: [1, 2],
+        blocks: [2, 1],
+        split: 1,
     };
     const LARGE: Self = Self {
         side: 64,
         steps: 4,
         blocks: [2, 2],
+        split: 1,
     };
 
     /// The tile of a result of `m` by `n`.
@@ -140,6 +145,7 @@ impl Product<'_> {
             ("STEPS", Const::U32(tile.steps)),
             ("ROW_BLOCKS", Const::U32(tile.blocks[0])),
             ("COL_BLOCKS", Const::U32(tile.blocks[1])),
+            ("SPLIT", Const::U32(tile.split)),
         ];
         let entry = ("matmul_tiled", &consts[..]);
         self.push(plan, &TILED, entry, &[STORE_BLOCK], workgroups)

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
@@ -27,7 +27,6 @@ const OPERANDS: [&Operand; 4] = [
 ];
 /// What an input gradient is added to.
 const DX: &Operand = operand!("dx", 8, before 15, "Columns");
-const SUBGROUP_ROWS: usize = 16;
 const THREADS: usize = 64;
 
 /// What differs between the norms.
@@ -66,6 +65,15 @@ device_struct! {
     }
 }
 
+/// Rows of a workgroup of 128: where its lanes are software's, all that they take at once; a GPU has
+/// room for more workgroups.
+fn subgroup_rows(gpu: &Gpu) -> usize {
+    match gpu.info().device_type {
+        wgpu::DeviceType::Cpu => 16,
+        _ => 4,
+    }
+}
+
 /// Values of the partial sums over rows, for `parameters` of `columns` values.
 pub(super) fn partials_len(rows: usize, columns: usize, parameters: usize) -> usize {
     rows.div_ceil(CHUNK_ROWS) * parameters * columns
@@ -85,11 +93,11 @@ impl Norm {
         counts: Option<&Tensor>,
     ) -> Result<()> {
         let rows = self.rows.capacity;
-        let (shader, workgroups) = if plan.gpu().subgroups() {
-            (&SHADER_SUBGROUP, rows.div_ceil(SUBGROUP_ROWS))
-        } else {
-            (&SHADER, rows)
+        let (shader, rows_a_workgroup) = match plan.gpu().subgroups() {
+            true => (&SHADER_SUBGROUP, subgroup_rows(plan.gpu())),
+            false => (&SHADER, 1),
         };
+        let workgroups = rows.div_ceil(rows_a_workgroup);
         self.push(plan, shader, workgroups, pass, bindings, counts)
     }
 
@@ -168,7 +176,10 @@ impl Norm {
             variant: Variant {
                 entry: pass.entry,
                 libs: &libs,
-                consts: &[("ACCUMULATE", Const::Bool(pass.accumulate))],
+                consts: &[
+                    ("ACCUMULATE", Const::Bool(pass.accumulate)),
+                    ("ROWS", Const::U32(subgroup_rows(plan.gpu()) as u32)),
+                ],
             },
             params: Params::of(&params),
             bindings: &bindings,

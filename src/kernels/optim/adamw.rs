@@ -8,7 +8,7 @@ use crate::kernels::operand::{Operand, bind_operands, operand, windows};
 use crate::kernels::{DISPATCH, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
-/// The kernel's text: one vec4 a thread.
+/// The kernel's text: two vec4 a thread.
 pub const SHADER: Shader = shader!("optim.adamw", "optim/adamw.wgsl", Core);
 
 const OP: &str = "optim.adamw";
@@ -52,8 +52,8 @@ device_struct! {
         pub eps: f32,
         /// `lr / (1 - beta1^t)`
         pub step_size: f32,
-        /// `sqrt(1 - beta2^t)`
-        pub root_correction2: f32,
+        /// `1 / sqrt(1 - beta2^t)`
+        pub root_scale: f32,
         /// `1 - lr weight_decay`
         pub decay: f32,
     }
@@ -72,7 +72,7 @@ impl AdamWHyper {
             one_minus_beta2: (1.0 - options.beta2) as f32,
             eps: options.eps as f32,
             step_size: (options.lr / correction1) as f32,
-            root_correction2: correction2.sqrt() as f32,
+            root_scale: correction2.sqrt().recip() as f32,
             decay: (1.0 - options.lr * options.weight_decay) as f32,
         }
     }
@@ -167,7 +167,7 @@ fn push(plan: &mut Plan, io: &AdamWIo<'_>, elements: Range<usize>, decayed: usiz
         },
         params: Params::of(&params),
         bindings: &bindings,
-        workgroups: (len / 4).div_ceil(256) as u64,
+        workgroups: (len / 4).div_ceil(512) as u64,
         cost: Cost {
             flops: 14 * len as u64,
             bytes: 32 * len as u64,
