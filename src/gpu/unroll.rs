@@ -15,8 +15,8 @@ const MARK: &str = "// unroll";
 /// }
 /// ```
 ///
-/// whose bound is among `consts`; others stay as they are. The body ends at the first line that is
-/// a closing brace as far in as the `for`.
+/// whose bound is a number or among `consts`, and those inside it; others stay as they are. The body
+/// ends at the first line that is a closing brace as far in as the `for`.
 pub(super) fn unrolled(text: &str, consts: &[(&str, Const)]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut lines = text.lines();
@@ -24,7 +24,7 @@ pub(super) fn unrolled(text: &str, consts: &[(&str, Const)]) -> String {
         let found = (line.trim() == MARK).then(|| Loop::after(lines.clone(), consts));
         match found.flatten() {
             Some(found) => {
-                found.write(&mut out);
+                out += &unrolled(&found.written_out(), consts);
                 lines.nth(found.body.len() + 1);
             }
             None => {
@@ -59,28 +59,32 @@ impl<'a> Loop<'a> {
         if step != format!("{counter} += 1u) {{") {
             return None;
         }
-        let &(_, Const::U32(times)) = consts.iter().find(|(name, _)| *name == bound)? else {
-            return None;
+        let number = bound.strip_suffix('u').and_then(|bound| bound.parse().ok());
+        let of_const = || match consts.iter().find(|(name, _)| *name == bound) {
+            Some(&(_, Const::U32(times))) => Some(times),
+            _ => None,
         };
         let ends = |line: &&str| line.strip_prefix(indent) != Some("}");
         Some(Self {
             indent,
             counter,
-            times,
+            times: number.or_else(of_const)?,
             body: lines.take_while(ends).collect(),
         })
     }
 
-    fn write(&self, out: &mut String) {
+    fn written_out(&self) -> String {
+        let mut out = String::new();
         for time in 0..self.times {
             let value = format!("{time}u");
-            *out += &format!("{}{{\n", self.indent);
+            out += &format!("{}{{\n", self.indent);
             for line in &self.body {
-                replace_word(line, self.counter, &value, out);
+                replace_word(line, self.counter, &value, &mut out);
                 out.push('\n');
             }
-            *out += &format!("{}}}\n", self.indent);
+            out += &format!("{}}}\n", self.indent);
         }
+        out
     }
 }
 
@@ -129,6 +133,22 @@ fn f() {
             out,
             format!("fn f() {{\n{}{}    done();\n}}\n", once(0), once(1))
         );
+    }
+
+    #[test]
+    fn a_loop_inside_another_is_written_out_too() {
+        let text = "\
+// unroll
+for (var a = 0u; a < 2u; a += 1u) {
+    // unroll
+    for (var b = 0u; b < TIMES; b += 1u) {
+        f(a, b);
+    }
+}
+";
+        let out = unrolled(text, &[("TIMES", Const::U32(1))]);
+        let once = |a: u32| format!("{{\n    {{\n        f({a}u, 0u);\n    }}\n}}\n");
+        assert_eq!(out, once(0) + &once(1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use prefgrad::reference::gradient::numerical_gradient;
 use prefgrad::reference::nn::gelu::{Gelu, gelu_forward};
 use prefgrad::{Error, Gpu, Plan, Tensor};
 
-use crate::gpu::{gpu, gpu_without_subgroups};
+use crate::gpu::{attention_gpus, gpu};
 use crate::tools::{assert_close, assert_same_bits, exact, from_f64, product, zeros};
 
 /// Every tensor of attention and of its backward, with room for a run.
@@ -142,7 +142,7 @@ fn the_gradient_passes_through_the_middle_of_a_graph() {
     let a = exact(2, INNER * width, 1.0);
     let c = exact(3, rows * heads.out_width(), 3.0);
     let of_u = numerical_gradient(|u| loss(u, &a, &c, &run, heads), &u, 1e-5);
-    for gpu in [gpu(), gpu_without_subgroups()] {
+    for gpu in attention_gpus() {
         let layer = Layer::new(gpu, &run, heads);
         let u = from_f64(gpu, "u", &[rows, INNER], &u);
         let a = from_f64(gpu, "a", &[INNER, width], &a);
@@ -194,7 +194,7 @@ fn a_shared_prompt_gives_what_separate_sequences_give() {
     let mut dout_apart = spread(&dout, out_width);
     let second_prompt = (PROMPT + ANSWERS[0]) * out_width;
     dout_apart[second_prompt..second_prompt + PROMPT * out_width].fill(0.0);
-    for gpu in [gpu(), gpu_without_subgroups()] {
+    for gpu in attention_gpus() {
         let [out, dqkv] = Layer::new(gpu, &shared, heads).run(gpu, &qkv, &dout);
         let [out_apart, dqkv_apart] =
             Layer::new(gpu, &apart, heads).run(gpu, &spread(&qkv, stride), &dout_apart);
@@ -221,7 +221,7 @@ fn a_smaller_batch_after_a_larger_one_sees_nothing_of_it() {
     let heads = heads(2, 1, 16);
     let large = Run::new(&[(40, &[30, 7]), (0, &[33]), (3, &[3, 3])]);
     let small = Run::new(&[(33, &[5, 6]), (0, &[2])]);
-    for gpu in [gpu(), gpu_without_subgroups()] {
+    for gpu in attention_gpus() {
         let layer = Layer::new(gpu, &large, heads);
         let mut plan = Plan::new(gpu);
         layer.push(&mut plan);
@@ -256,7 +256,7 @@ fn a_smaller_batch_after_a_larger_one_sees_nothing_of_it() {
 #[test]
 fn the_same_inputs_give_the_same_bits() {
     let run = Run::new(&[(40, &[30, 7]), (3, &[3, 3])]);
-    for gpu in [gpu(), gpu_without_subgroups()] {
+    for gpu in attention_gpus() {
         let layer = Layer::new(gpu, &run, heads(2, 1, 16));
         let mut plan = Plan::new(gpu);
         layer.push(&mut plan);

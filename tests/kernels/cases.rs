@@ -63,6 +63,15 @@ fn attention() {
 }
 
 #[test]
+fn attention_through_workgroup_memory() {
+    let designs = gpu().matmul_designs().into_iter();
+    let tiled = designs.filter(|design| matches!(design, MatmulDesign::Tiled(_)));
+    for design in tiled {
+        check_on(&gpu().with_matmul(design), "nn.attention");
+    }
+}
+
+#[test]
 fn layer_norm() {
     check_variants("nn.layer_norm");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use prefgrad::{Gpu, GpuOptions, MatmulDesign};
+use prefgrad::{Gpu, GpuOptions, MatmulDesign, Tiling};
 
 /// One device for the whole test binary.
 pub fn gpu() -> &'static Gpu {
@@ -30,4 +30,14 @@ pub fn matmul_gpus() -> &'static [Gpu] {
         let with = |design: MatmulDesign| gpu().with_matmul(design);
         designs.into_iter().map(with).collect()
     })
+}
+
+/// The device with each form of the attention kernels: by what it prefers, without subgroups, and
+/// through workgroup memory with half a tile and a whole tile a workgroup.
+pub fn attention_gpus() -> [&'static Gpu; 4] {
+    static TILED: OnceLock<[Gpu; 2]> = OnceLock::new();
+    let tiled = TILED.get_or_init(|| {
+        [Tiling::Small, Tiling::Medium].map(|tiling| gpu().with_matmul(MatmulDesign::Tiled(tiling)))
+    });
+    [gpu(), gpu_without_subgroups(), &tiled[0], &tiled[1]]
 }

@@ -1,8 +1,10 @@
 //! Causal grouped-query attention over a packed run with shared prefixes: `shaders/nn/attention*`.
 
+use super::attention_tiled::{BACKWARD_DKV_TILED, BACKWARD_DQ_TILED, FORWARD_TILED, Pass, Shape};
 use crate::data::batch::{Segment, TILE_ROWS, Tile};
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Variant,
+    device_struct,
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
@@ -217,8 +219,9 @@ pub fn attention_forward(
         sizes,
         &Kernel {
             label: "nn.attention_forward",
-            shaders: [&FORWARD, &FORWARD_SUBGROUP],
-            entries: ["attention", "attention_subgroup"],
+            shaders: [&FORWARD, &FORWARD_SUBGROUP, &FORWARD_TILED],
+            entries: ["attention", "attention_subgroup", "attention_tiled"],
+            pass: Pass::Forward,
             groups: heads.query,
             products: 2,
             operands: &[QKV],
@@ -272,8 +275,13 @@ pub fn attention_backward(
         sizes,
         &Kernel {
             label: "nn.attention_backward_dq",
-            shaders: [&BACKWARD_DQ, &BACKWARD_DQ_SUBGROUP],
-            entries: ["attention_dq", "attention_dq_subgroup"],
+            shaders: [&BACKWARD_DQ, &BACKWARD_DQ_SUBGROUP, &BACKWARD_DQ_TILED],
+            entries: [
+                "attention_dq",
+                "attention_dq_subgroup",
+                "attention_dq_tiled",
+            ],
+            pass: Pass::Backward,
             groups: heads.query,
             products: 3,
             operands: &[QKV, OUT, DOUT_DQ],
@@ -297,8 +305,13 @@ pub fn attention_backward(
         sizes,
         &Kernel {
             label: "nn.attention_backward_dkv",
-            shaders: [&BACKWARD_DKV, &BACKWARD_DKV_SUBGROUP],
-            entries: ["attention_dkv", "attention_dkv_subgroup"],
+            shaders: [&BACKWARD_DKV, &BACKWARD_DKV_SUBGROUP, &BACKWARD_DKV_TILED],
+            entries: [
+                "attention_dkv",
+                "attention_dkv_subgroup",
+                "attention_dkv_tiled",
+            ],
+            pass: Pass::Backward,
             groups: heads.key_value,
             products: 4,
             operands: &[QKV, DOUT_DKV],
@@ -320,15 +333,51 @@ pub fn attention_backward(
 /// One of the three kernels.
 struct Kernel {
     label: &'static str,
-    /// By uniform loads, by broadcasts.
-    shaders: [&'static Shader; 2],
-    entries: [&'static str; 2],
+    /// By uniform loads, by broadcasts, through workgroup memory.
+    shaders: [&'static Shader; 3],
+    entries: [&'static str; 3],
+    pass: Pass,
     /// Workgroups a tile.
     groups: usize,
     /// Products of width D for each visible pair and query head.
     products: u64,
     /// What the form by broadcasts reads through operands.
     operands: &'static [&'static Operand],
+}
+
+/// How the three kernels go about it.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// A row a thread, whose neighbours load the same keys: for where the others cannot run.
+    Uniform,
+    /// A row a thread; keys are loaded lane by lane and broadcast inside subgroups.
+    Broadcast,
+    /// Blocks of rows and keys in workgroup memory.
+    Tiled(Shape),
+}
+
+impl Form {
+    /// As the matrix products: software drivers load lane by lane, so there one load and eight
+    /// broadcasts beat eight loads that all lanes share (4 to 5 times, both ways, with heads of 64
+    /// on Mesa 22.3), and GPUs are quickest at workgroup memory.
+    fn of(gpu: &Gpu, kernel: &Kernel, sizes: &AttentionSizes) -> Self {
+        let whole_tiles = sizes.tiles.capacity * kernel.groups;
+        let tiled = |tiling| Shape::of(gpu, tiling, kernel.pass, sizes.heads.width, whole_tiles);
+        match gpu.matmul_design() {
+            MatmulDesign::Subgroup | MatmulDesign::Staged if gpu.subgroups() => Self::Broadcast,
+            MatmulDesign::Tiled(tiling) => tiled(tiling).map_or(Self::Uniform, Self::Tiled),
+            _ => Self::Uniform,
+        }
+    }
+
+    /// Where its shader stands in a [`Kernel`].
+    fn index(self) -> usize {
+        match self {
+            Self::Uniform => 0,
+            Self::Broadcast => 1,
+            Self::Tiled(_) => 2,
+        }
+    }
 }
 
 fn push(
@@ -344,39 +393,38 @@ fn push(
     let (live, counts) = live_lib(OP, &[sizes.tiles], counts)?;
     let mut bindings: Vec<Binding<'_>> = bindings.iter().copied().chain(counts).collect();
     let mut libs = vec![DISPATCH, live, COMMON];
-    let broadcast = by_broadcast(plan.gpu());
-    if broadcast {
-        libs.push(BROADCAST);
-        libs.extend(bind_operands(
-            plan.gpu(),
-            kernel.operands,
-            &mut bindings,
-            true,
-        ));
+    let mut consts = vec![("WIDTH4", Const::U32(to_u32(OP, heads.width / 4)?))];
+    let mut parts = 1;
+    let form = Form::of(plan.gpu(), kernel, sizes);
+    match form {
+        Form::Uniform => {}
+        Form::Broadcast => {
+            libs.push(BROADCAST);
+            let operands = kernel.operands;
+            libs.extend(bind_operands(plan.gpu(), operands, &mut bindings, true));
+        }
+        Form::Tiled(shape) => {
+            libs.extend(kernel.pass.libs());
+            consts = shape.consts(OP, heads.width)?;
+            parts = shape.parts();
+        }
     }
     plan.push(&Dispatch {
         label: kernel.label,
-        shader: kernel.shaders[usize::from(broadcast)],
+        shader: kernel.shaders[form.index()],
         variant: Variant {
-            entry: kernel.entries[usize::from(broadcast)],
+            entry: kernel.entries[form.index()],
             libs: &libs,
-            consts: &[("WIDTH4", Const::U32(to_u32(OP, heads.width / 4)?))],
+            consts: &consts,
         },
         params: Params::of(&params),
         bindings: &bindings,
-        workgroups: (sizes.tiles.capacity * kernel.groups) as u64,
+        workgroups: (sizes.tiles.capacity * parts * kernel.groups) as u64,
         cost: Cost {
             flops: 2 * kernel.products * heads.out_width() as u64 * sizes.attended,
             bytes: moved.iter().map(|tensor| tensor.bytes()).sum(),
         },
     })
-}
-
-/// Software drivers load lane by lane, so there one load and eight broadcasts beat eight loads that
-/// all lanes share: 4 to 5 times, both ways, with heads of 64 on Mesa 22.3. GPUs fetch such a load
-/// once.
-pub(super) fn by_broadcast(gpu: &Gpu) -> bool {
-    gpu.subgroups() && gpu.info().device_type == wgpu::DeviceType::Cpu
 }
 
 fn check_inputs(

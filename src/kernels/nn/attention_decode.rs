@@ -1,10 +1,10 @@
 //! Attention of one token a sequence to a cache of keys and values:
 //! `shaders/nn/attention_decode.wgsl`, and its form for subgroups.
 
-use super::attention::{Heads, by_broadcast};
+use super::attention::Heads;
 use crate::Result;
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, Params, Plan, Shader, Tensor, Variant, device_struct,
 };
 use crate::kernels::{DISPATCH, SEQUENCE, Size, expect_shape, lib, live_lib, shader, to_u32};
 
@@ -153,4 +153,10 @@ pub fn attention_decode(
             bytes: 4 * cache_width as u64 * seen + io.qkv.bytes() + io.out.bytes(),
         },
     })
+}
+
+/// Software drivers load lane by lane, so there one load and broadcasts beat loads that all lanes
+/// share. GPUs fetch such a load once.
+fn by_broadcast(gpu: &Gpu) -> bool {
+    gpu.subgroups() && gpu.info().device_type == wgpu::DeviceType::Cpu
 }

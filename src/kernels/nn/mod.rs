@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod attention_decode;
+pub mod attention_tiled;
 pub mod bias_gradient;
 pub mod copy_rows;
 pub mod cross_entropy;
