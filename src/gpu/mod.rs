@@ -1,6 +1,7 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
 mod binding;
+mod compiler;
 mod design;
 mod device;
 mod layout;
@@ -22,6 +23,8 @@ pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use matmul_tuning::{MatmulTuning, Outputs, ProductClass, TuningRow};
 pub use memory::{MemoryPlan, MemoryUse};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use plan::all_ready;
 pub use plan::{Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
