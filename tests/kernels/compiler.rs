@@ -1,7 +1,7 @@
 //! Pipelines that compile while plans are recorded: refusals, sharing, plans that are dropped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use prefgrad::{
     Binding, Capability, Const, Cost, Dispatch, Error, Gpu, GpuOptions, Params, Plan, Result,
@@ -69,26 +69,55 @@ fn assert_refused(result: Result<()>, name: &str) {
     }
 }
 
-/// A host's device, and the errors that reached the host.
-fn host() -> (Gpu, Arc<AtomicUsize>) {
-    let (device, queue) = pollster::block_on(async {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let adapter = instance.request_adapter(&Default::default()).await.unwrap();
-        adapter.request_device(&Default::default()).await.unwrap()
-    });
-    let errors = Arc::new(AtomicUsize::new(0));
-    let seen = errors.clone();
-    device.on_uncaptured_error(Arc::new(move |_| {
-        seen.fetch_add(1, Ordering::SeqCst);
-    }));
-    let gpu = Gpu::from_device(device, queue, GpuOptions::default());
-    (gpu, errors)
+/// A host's device, which stays, and how many errors have reached the host.
+struct Host {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    errors: Arc<AtomicUsize>,
+}
+
+fn host() -> &'static Host {
+    static HOST: OnceLock<Host> = OnceLock::new();
+    HOST.get_or_init(|| {
+        let (device, queue) = pollster::block_on(open());
+        let errors = Arc::new(AtomicUsize::new(0));
+        let seen = errors.clone();
+        device.on_uncaptured_error(Arc::new(move |_| {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }));
+        Host {
+            device,
+            queue,
+            errors,
+        }
+    })
+}
+
+async fn open() -> (wgpu::Device, wgpu::Queue) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = instance.request_adapter(&Default::default()).await.unwrap();
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: adapter.features() & wanted,
+        ..Default::default()
+    };
+    adapter.request_device(&descriptor).await.unwrap()
+}
+
+/// A handle that shares no pipelines, faults or counts with those of other tests.
+fn gpu() -> Gpu {
+    let host = host();
+    Gpu::from_device(
+        host.device.clone(),
+        host.queue.clone(),
+        GpuOptions::default(),
+    )
 }
 
 #[test]
 fn a_refused_shader_is_named_wherever_its_plan_is_used() {
     for refused in [BROKEN, UNBOUND] {
-        let (gpu, errors) = host();
+        let gpu = gpu();
         let x = zeros(&gpu);
         let (mut good, mut plan) = (Plan::new(&gpu), Plan::new(&gpu));
         push(&mut good, &ADD, 3, &x).unwrap();
@@ -115,7 +144,7 @@ fn a_refused_shader_is_named_wherever_its_plan_is_used() {
         // Nothing of the plan has run, others do, and the host has heard nothing.
         good.submit();
         assert_eq!(x.read::<f32>(&gpu).unwrap(), [3.0; 4]);
-        assert_eq!(errors.load(Ordering::SeqCst), 0);
+        assert_eq!(host().errors.load(Ordering::SeqCst), 0);
         assert_eq!(gpu.activity().pipelines, 3);
         assert!(gpu.compiled().iter().all(|shader| shader.name == ADD.name));
     }
@@ -123,7 +152,7 @@ fn a_refused_shader_is_named_wherever_its_plan_is_used() {
 
 #[test]
 fn a_plan_that_nobody_waited_for_tells_with_its_results() {
-    let gpu = Gpu::new().unwrap();
+    let gpu = gpu();
     let x = zeros(&gpu);
     let mut plan = Plan::new(&gpu);
     push(&mut plan, &BROKEN, 1, &x).unwrap();
@@ -136,7 +165,7 @@ fn a_plan_that_nobody_waited_for_tells_with_its_results() {
 
 #[test]
 fn a_mended_shader_compiles_under_its_old_name() {
-    let gpu = Gpu::new().unwrap();
+    let gpu = gpu();
     let x = zeros(&gpu);
     let mut plan = Plan::new(&gpu);
     push(&mut plan, &BROKEN, 1, &x).unwrap();
@@ -154,7 +183,7 @@ fn a_mended_shader_compiles_under_its_old_name() {
 #[test]
 fn plans_of_two_threads_share_what_they_compile() {
     const AMOUNTS: u32 = 12;
-    let gpu = Gpu::new().unwrap();
+    let gpu = gpu();
     let tensors = [zeros(&gpu), zeros(&gpu)];
     let together = std::sync::Barrier::new(tensors.len());
     std::thread::scope(|scope| {
@@ -179,7 +208,7 @@ fn plans_of_two_threads_share_what_they_compile() {
 
 #[test]
 fn compiled_lists_what_was_asked_for_before_it_is_used() {
-    let gpu = Gpu::new().unwrap();
+    let gpu = gpu();
     let x = zeros(&gpu);
     let mut plan = Plan::new(&gpu);
     for amount in 0..5 {
@@ -190,7 +219,7 @@ fn compiled_lists_what_was_asked_for_before_it_is_used() {
 
 #[test]
 fn plans_and_devices_may_go_before_their_pipelines_are_done() {
-    let gpu = Gpu::new().unwrap();
+    let gpu = gpu();
     let x = zeros(&gpu);
     let record = |amounts: std::ops::Range<u32>| {
         let mut plan = Plan::new(&gpu);
@@ -204,8 +233,11 @@ fn plans_and_devices_may_go_before_their_pipelines_are_done() {
     plan.submit();
     assert_eq!(x.read::<f32>(&gpu).unwrap(), [21.0; 4]);
     let plan = record(20..60);
-    let device = gpu.device().clone();
     drop((plan, gpu));
-    // The device outlives its handle and works on.
-    device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+    // The device works on, for another handle.
+    let gpu = self::gpu();
+    let mut plan = Plan::new(&gpu);
+    push(&mut plan, &ADD, 20, &x).unwrap();
+    plan.submit();
+    assert_eq!(x.read::<f32>(&gpu).unwrap(), [41.0; 4]);
 }
