@@ -1,12 +1,11 @@
 //! [`Gpu`]: a device and its queue, either made here or owned by a host application.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::compiler::Compiler;
 use super::design::{DeviceCan, MatmulChoice, MatmulDesign};
 use super::matmul_tuning::MatmulTuning;
 use super::memory::{Ledger, MemoryUse};
-use super::shader::{CompiledShader, Pipeline, PipelineKey};
 use super::stage::StagingTextures;
 use crate::{Error, Result};
 
@@ -52,7 +51,7 @@ struct Inner {
     limits: wgpu::Limits,
     subgroups: bool,
     timestamps: bool,
-    pipelines: Mutex<HashMap<PipelineKey, Arc<Pipeline>>>,
+    compiler: Compiler,
     staging: Mutex<StagingTextures>,
     activity: Mutex<Activity>,
     faults: Arc<Mutex<Faults>>,
@@ -79,7 +78,14 @@ pub struct Activity {
 #[derive(Default)]
 struct Faults {
     lost: Option<String>,
-    errors: Vec<String>,
+    /// The first one that was not reported yet.
+    error: Option<Error>,
+}
+
+impl Faults {
+    fn note(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
 }
 
 /// A poisoned lock only means that another thread panicked while holding it; every state kept
@@ -197,9 +203,9 @@ impl Gpu {
             ),
             limits: device.limits(),
             info,
+            compiler: Compiler::new(device.clone()),
             device,
             queue,
-            pipelines: Mutex::default(),
             staging: Mutex::default(),
             activity: Mutex::default(),
             faults: Arc::default(),
@@ -285,7 +291,10 @@ impl Gpu {
         self.device()
             .on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
                 log::error!("wgpu: {error}");
-                lock(&faults).errors.push(error.to_string());
+                lock(&faults).note(Error::Device {
+                    during: "running submitted work".into(),
+                    detail: error.to_string(),
+                });
             }));
         let faults = self.inner.faults.clone();
         self.device()
@@ -339,11 +348,11 @@ impl Gpu {
         )
     }
 
-    /// Waits until everything submitted so far is done, then reports any fault of the device.
+    /// Waits until everything submitted so far is done, then reports any fault.
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`] and [`Error::Device`].
+    /// As [`Gpu::check`].
     #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(&self) -> Result<()> {
         let polled = self.device().poll(wgpu::PollType::wait_indefinitely());
@@ -371,28 +380,32 @@ impl Gpu {
         self.check()
     }
 
-    /// Reports a fault that the device has signalled since the last call, if it is our own.
+    /// Reports the first fault since the last call: what the device has signalled, if it is our
+    /// own, and a plan that could not be submitted.
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`] and [`Error::Device`].
+    /// [`Error::DeviceLost`] and [`Error::Device`]; [`Error::Shader`] for a plan that was submitted
+    /// although a shader of its was refused (see [`Plan::ready`](super::Plan::ready)).
     pub fn check(&self) -> Result<()> {
         let mut faults = lock(&self.inner.faults);
         if let Some(reason) = faults.lost.clone() {
             return Err(Error::DeviceLost { reason });
         }
-        match std::mem::take(&mut faults.errors).into_iter().next() {
-            None => Ok(()),
-            Some(detail) => Err(Error::Device {
-                during: "running submitted work".into(),
-                detail,
-            }),
-        }
+        faults.error.take().map_or(Ok(()), Err)
+    }
+
+    /// Keeps an error for the next [`Gpu::check`].
+    pub(super) fn fault(&self, error: Error) {
+        lock(&self.inner.faults).note(error);
     }
 
     /// What was made and asked for on this device so far, through all clones of this handle.
     pub fn activity(&self) -> Activity {
-        *lock(&self.inner.activity)
+        Activity {
+            pipelines: self.compiled_pipelines(),
+            ..*lock(&self.inner.activity)
+        }
     }
 
     /// Takes note of something made or asked for.
@@ -400,49 +413,8 @@ impl Gpu {
         note(&mut lock(&self.inner.activity));
     }
 
-    /// Every shader variant compiled for this device so far, by name and text.
-    pub fn compiled(&self) -> Vec<CompiledShader> {
-        let pipelines = lock(&self.inner.pipelines);
-        let mut all: Vec<CompiledShader> = pipelines.values().map(|p| p.compiled.clone()).collect();
-        all.sort_by(|a, b| (a.name, &a.entry, &a.wgsl).cmp(&(b.name, &b.entry, &b.wgsl)));
-        all
-    }
-
-    pub(super) fn pipeline(
-        &self,
-        key: PipelineKey,
-        make: impl FnOnce() -> Result<Pipeline>,
-    ) -> Result<Arc<Pipeline>> {
-        if let Some(found) = lock(&self.inner.pipelines).get(&key) {
-            return Ok(found.clone());
-        }
-        let made = Arc::new(make()?);
-        self.note(|activity| activity.pipelines += 1);
-        lock(&self.inner.pipelines).insert(key, made.clone());
-        Ok(made)
-    }
-
-    /// Runs `make` and turns what wgpu would otherwise send to the uncaptured error handler into
-    /// a value. On wasm32, where a scope's result can't be waited for, it goes to that handler.
-    pub(super) fn guarded<T>(
-        &self,
-        filter: wgpu::ErrorFilter,
-        make: impl FnOnce() -> T,
-    ) -> std::result::Result<T, String> {
-        #[cfg(not(target_arch = "wasm32"))]
-        {
-            let scope = self.device().push_error_scope(filter);
-            let value = make();
-            match pollster::block_on(scope.pop()) {
-                None => Ok(value),
-                Some(error) => Err(error.to_string()),
-            }
-        }
-        #[cfg(target_arch = "wasm32")]
-        {
-            let _ = filter;
-            Ok(make())
-        }
+    pub(super) fn compiler(&self) -> &Compiler {
+        &self.inner.compiler
     }
 }
 

@@ -1,6 +1,7 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
 mod binding;
+mod compiler;
 mod design;
 mod device;
 mod layout;
@@ -22,8 +23,10 @@ pub(crate) use layout::device_struct;
 pub use layout::{DeviceStruct, Field, Params};
 pub use matmul_tuning::{MatmulTuning, Outputs, ProductClass, TuningRow};
 pub use memory::{MemoryPlan, MemoryUse};
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use plan::all_ready;
 pub use plan::{Cost, Dispatch, Plan, fold, submit_together};
 #[cfg(not(target_arch = "wasm32"))]
 pub use profile::{Profile, ProfileRow};
-pub use shader::{Capability, CompiledShader, Const, Lib, Shader, Variant};
+pub use shader::{Capability, Checks, CompiledShader, Const, Lib, Shader, Variant};
 pub use tensor::{Element, Tensor};

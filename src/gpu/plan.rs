@@ -49,9 +49,10 @@ pub(super) struct Recorded {
 
 /// Dispatches recorded once and replayed.
 ///
-/// Shapes are checked and pipelines and bind groups made while recording; a replay only encodes.
-/// Values that change between replays live in tensors that the host writes. A plan keeps the
-/// buffers it uses alive.
+/// Shapes are checked and bind groups made while recording; a replay only encodes. Pipelines
+/// compile on other threads meanwhile, those of several plans side by side; [`Plan::ready`] waits
+/// for them, and so does whatever runs a plan. Values that change between replays live in tensors
+/// that the host writes. A plan keeps the buffers it uses alive.
 pub struct Plan {
     gpu: Gpu,
     recorded: Vec<Recorded>,
@@ -90,11 +91,13 @@ impl Plan {
         window
     }
 
-    /// Appends a dispatch, after checking all that wgpu would refuse later.
+    /// Appends a dispatch, after checking all that wgpu would refuse later but for the shader's
+    /// text: [`Plan::ready`] says whether that was compiled.
     ///
     /// # Errors
     ///
-    /// [`Error::Limit`], [`Error::Overlap`], [`Error::Shader`].
+    /// [`Error::Limit`], [`Error::Overlap`]; [`Error::Shader`] where the device cannot run such
+    /// shaders or bindings.
     pub fn push(&mut self, dispatch: &Dispatch<'_>) -> Result<()> {
         if dispatch.workgroups == 0 {
             return Ok(());
@@ -233,11 +236,35 @@ impl Plan {
         })
     }
 
+    /// Waits until all pipelines of the plan are compiled, and helps to compile them.
+    ///
+    /// Whatever runs a plan waits too; what returns no error then runs nothing and leaves it to
+    /// [`Gpu::check`], and so to [`Gpu::wait`] and every read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shader`] names the first shader that was refused.
+    pub fn ready(&self) -> Result<()> {
+        self.ready_range(0..self.recorded.len())
+    }
+
+    fn ready_range(&self, range: Range<usize>) -> Result<()> {
+        let recorded = self.recorded[range].iter();
+        self.gpu
+            .compile(recorded.map(|dispatch| &*dispatch.pipeline))
+    }
+
+    /// [`Plan::ready_range`] for those that return no error.
+    fn is_ready(&self, range: Range<usize>) -> bool {
+        let ready = self.ready_range(range);
+        ready.map_err(|error| self.gpu.fault(error)).is_ok()
+    }
+
     /// Records the whole plan into a compute pass, which may be a host application's own.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] for a plan with staged operands, which no pass can copy: see
+    /// As [`Plan::ready`]; [`Error::Shape`] for a plan with staged operands, which no pass can copy: see
     /// [`MatmulDesign::Staged`](super::MatmulDesign::Staged) and [`Plan::commands`].
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) -> Result<()> {
         if self.recorded.iter().any(Recorded::is_staged) {
@@ -247,21 +274,26 @@ impl Plan {
                  or open the device with another `MatmulDesign`",
             ));
         }
+        self.ready()?;
         for dispatch in &self.recorded {
             dispatch.encode(pass);
         }
         Ok(())
     }
 
-    /// Records the whole plan, in one compute pass where no operands are staged.
+    /// Records the whole plan, in one compute pass where no operands are staged. Nothing is
+    /// recorded of a plan with a refused shader, see [`Plan::ready`].
     pub fn commands(&self, encoder: &mut wgpu::CommandEncoder) {
         self.commands_range(encoder, 0..self.recorded.len());
     }
 
-    /// Records some of the plan's dispatches; a range past the end is cut.
+    /// [`Plan::commands`] for some of the plan's dispatches; a range past the end is cut.
     pub fn commands_range(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
         let end = range.end.min(self.recorded.len());
-        encode_all(encoder, &self.recorded[range.start.min(end)..end]);
+        let range = range.start.min(end)..end;
+        if self.is_ready(range.clone()) {
+            encode_all(encoder, &self.recorded[range]);
+        }
     }
 
     /// Cuts the plan into ranges of at most `budget` floating-point operations (a byte moved
@@ -283,7 +315,7 @@ impl Plan {
         parts
     }
 
-    /// Encodes the plan into one submission; does not wait for it.
+    /// Encodes the plan as [`Plan::commands`] does into one submission; does not wait for it.
     pub fn submit(&self) -> wgpu::SubmissionIndex {
         let mut encoder = self
             .gpu
@@ -312,8 +344,12 @@ impl Recorded {
         }
     }
 
+    /// Encodes the dispatch, whose pipeline is compiled.
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline.pipeline);
+        let Some(pipeline) = self.pipeline.made() else {
+            return;
+        };
+        pass.set_pipeline(pipeline);
         pass.set_bind_group(0, &self.bind_group, &[]);
         let [x, y, z] = self.workgroups;
         pass.dispatch_workgroups(x, y, z);
@@ -350,7 +386,14 @@ fn encode_all<'a>(
     }
 }
 
-/// Encodes plans one after another into one submission; does not wait for it.
+/// [`Plan::ready`] for several plans.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn all_ready<'a>(plans: impl IntoIterator<Item = &'a Plan>) -> Result<()> {
+    plans.into_iter().try_for_each(Plan::ready)
+}
+
+/// Encodes plans one after another into one submission; does not wait for it. Nothing runs where a
+/// shader of one of them was refused, see [`Plan::ready`].
 ///
 /// Plans of another device than the first one's are a mistake that wgpu reports.
 pub fn submit_together(plans: &[&Plan]) {
@@ -361,8 +404,10 @@ pub fn submit_together(plans: &[&Plan]) {
         .gpu
         .device()
         .create_command_encoder(&Default::default());
-    let dispatches = plans.iter().flat_map(|plan| &plan.recorded);
-    encode_all(&mut encoder, dispatches);
+    if plans.iter().all(|plan| plan.is_ready(0..plan.len())) {
+        let dispatches = plans.iter().flat_map(|plan| &plan.recorded);
+        encode_all(&mut encoder, dispatches);
+    }
     first.gpu.note(|activity| activity.submissions += 1);
     first.gpu.queue().submit([encoder.finish()]);
 }

@@ -79,7 +79,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Error::Device`] where the device has no timestamps inside passes.
+    /// [`Error::Device`] where the device has no timestamps inside passes; as [`Plan::ready`].
     pub fn profile(&self) -> Result<Profile> {
         if !self.gpu().timestamps() {
             return Err(Error::Device {
@@ -87,6 +87,7 @@ impl Plan {
                 detail: "the device was opened without TIMESTAMP_QUERY_INSIDE_PASSES".into(),
             });
         }
+        self.ready()?;
         let mut rows: Vec<ProfileRow> = Vec::new();
         // A query set holds 4096 timestamps at most.
         for chunk in self.recorded().chunks(2048) {

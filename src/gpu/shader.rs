@@ -1,5 +1,8 @@
 //! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
 
+use std::sync::OnceLock;
+
+use super::compiler::guarded;
 use super::unroll::unrolled;
 use super::{Access, Field, Gpu, Params};
 use crate::{Error, Result};
@@ -11,6 +14,16 @@ pub enum Capability {
     Core,
     /// Subgroup operations, with subgroups of 8 lanes or more.
     Subgroups,
+}
+
+impl Capability {
+    /// What stands before everything else in a text that needs it.
+    fn enable(self) -> &'static str {
+        match self {
+            Self::Core => "",
+            Self::Subgroups => "enable subgroups;\n",
+        }
+    }
 }
 
 /// A library file of `shaders/`: functions or declarations without an entry point.
@@ -42,6 +55,17 @@ pub struct Variant<'a> {
     pub consts: &'a [(&'a str, Const)],
 }
 
+/// Which indices of a kernel are kept within their arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// All.
+    All,
+    /// Those into buffers, by the device itself where it can do that.
+    Buffers,
+    /// None.
+    None,
+}
+
 /// A kernel file of `shaders/`.
 #[derive(Debug, Clone, Copy)]
 pub struct Shader {
@@ -51,7 +75,7 @@ pub struct Shader {
     pub text: &'static str,
     /// What the text needs.
     pub capability: Capability,
-    checked: bool,
+    checks: Checks,
 }
 
 impl Shader {
@@ -61,22 +85,19 @@ impl Shader {
             name,
             text,
             capability,
-            checked: true,
+            checks: Checks::All,
         }
     }
 
-    /// The same kernel without the bounds checks that wgpu would add, which keep a kernel's arrays
+    /// The same kernel with fewer bounds checks than wgpu would add: they keep a kernel's arrays
     /// out of registers and its addresses from being computed once.
     ///
     /// # Safety
     ///
-    /// Whatever the parameters and the contents of its bindings, every index that the text computes
+    /// Whatever the parameters and the contents of its bindings, every index that is not checked
     /// must be within its array.
-    pub const unsafe fn without_bounds_checks(self) -> Self {
-        Self {
-            checked: false,
-            ..self
-        }
+    pub const unsafe fn with_checks(self, checks: Checks) -> Self {
+        Self { checks, ..self }
     }
 
     /// The complete WGSL text of a variant, as a browser, Dawn or an editor takes it.
@@ -85,10 +106,7 @@ impl Shader {
     /// module scope may stand in any order. A loop behind a line `// unroll` is written out where
     /// its bound is one of the prelude's constants.
     pub fn wgsl(&self, variant: &Variant<'_>) -> String {
-        let enable = match self.capability {
-            Capability::Core => "",
-            Capability::Subgroups => "enable subgroups;\n",
-        };
+        let enable = self.capability.enable();
         format!("{enable}{}", self.text_without_enable(variant))
     }
 
@@ -132,69 +150,7 @@ impl Shader {
             });
         }
         gpu.pipeline(self.key(variant, slots), || {
-            gpu.guarded(wgpu::ErrorFilter::Validation, || {
-                self.compile(gpu, variant, slots, params)
-            })
-            .map_err(|detail| Error::Shader {
-                shader: format!("{}.{}", self.name, variant.entry),
-                detail,
-            })
-        })
-    }
-
-    fn compile(
-        &self,
-        gpu: &Gpu,
-        variant: &Variant<'_>,
-        slots: &[(u32, Access)],
-        params: Params<'_>,
-    ) -> Pipeline {
-        let device = gpu.device();
-        let label = format!("{}.{}", self.name, variant.entry);
-        let text = if cfg!(target_arch = "wasm32") {
-            self.wgsl(variant)
-        } else {
-            self.text_without_enable(variant)
-        };
-        let mut checks = wgpu::ShaderRuntimeChecks::checked();
-        checks.force_loop_bounding = false;
-        checks.bounds_checks = self.checked;
-        // SAFETY: wgpu's counter that ends endless loops is off: each loop of the crate's shaders
-        // counts upwards by a constant step to a bound that is read once before the loop, so it
-        // ends. Bounds checks are off only where `without_bounds_checks` was promised that.
-        let module = unsafe {
-            device.create_shader_module_trusted(
-                wgpu::ShaderModuleDescriptor {
-                    label: Some(&label),
-                    source: wgpu::ShaderSource::Wgsl(text.into()),
-                },
-                checks,
-            )
-        };
-        let entries: Vec<_> = slots.iter().map(|&slot| layout_entry(slot)).collect();
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-            label: Some(&label),
-            entries: &entries,
-        });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
-            layout: Some(
-                &device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                    label: Some(&label),
-                    bind_group_layouts: &[Some(&layout)],
-                    immediate_size: 0,
-                }),
-            ),
-            module: &module,
-            entry_point: Some(variant.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        Pipeline {
-            compiled: CompiledShader {
+            let shader = CompiledShader {
                 name: self.name,
                 entry: variant.entry.to_owned(),
                 capability: self.capability,
@@ -202,10 +158,10 @@ impl Shader {
                 bindings: slots.to_vec(),
                 params_size: params.bytes.len(),
                 params: params.fields,
-            },
-            pipeline,
-            layout,
-        }
+                checks: self.checks,
+            };
+            Pipeline::new(gpu, shader)
+        })
     }
 }
 
@@ -226,15 +182,137 @@ pub struct CompiledShader {
     pub params_size: usize,
     /// Its members.
     pub params: &'static [Field],
+    /// Which indices are checked.
+    pub checks: Checks,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PipelineKey(String);
 
+/// A shader variant that is or will be compiled.
 pub(super) struct Pipeline {
-    pub(super) compiled: CompiledShader,
-    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) shader: CompiledShader,
     pub(super) layout: wgpu::BindGroupLayout,
+    made: OnceLock<std::result::Result<wgpu::ComputePipeline, String>>,
+}
+
+impl Pipeline {
+    /// Makes the layout alone, which is all that bind groups need.
+    fn new(gpu: &Gpu, shader: CompiledShader) -> Result<Self> {
+        let label = shader.label();
+        let entries: Vec<_> = shader.bindings.iter().copied().map(layout_entry).collect();
+        let layout = gpu
+            .guarded(wgpu::ErrorFilter::Validation, || {
+                gpu.device()
+                    .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                        label: Some(&label),
+                        entries: &entries,
+                    })
+            })
+            .map_err(|detail| shader.refused(detail))?;
+        Ok(Self {
+            shader,
+            layout,
+            made: OnceLock::new(),
+        })
+    }
+
+    /// Compiles it, or waits for the thread that does; whether this call made it.
+    pub(super) fn compile(&self, device: &wgpu::Device) -> bool {
+        let mut here = false;
+        let made = self.made.get_or_init(|| {
+            here = true;
+            let kinds = [
+                wgpu::ErrorFilter::OutOfMemory,
+                wgpu::ErrorFilter::Internal,
+                wgpu::ErrorFilter::Validation,
+            ];
+            guarded(device, kinds, || self.shader.compile(device, &self.layout))
+        });
+        here && made.is_ok()
+    }
+
+    /// The compiled pipeline, where it is and was not refused.
+    pub(super) fn made(&self) -> Option<&wgpu::ComputePipeline> {
+        self.made.get()?.as_ref().ok()
+    }
+
+    /// Whether it was compiled in vain.
+    pub(super) fn was_refused(&self) -> bool {
+        self.made.get().is_some_and(|made| made.is_err())
+    }
+
+    /// The error, where it was compiled in vain.
+    pub(super) fn outcome(&self) -> Result<()> {
+        match self.made.get() {
+            Some(Err(detail)) => Err(self.shader.refused(detail.clone())),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+}
+
+impl CompiledShader {
+    fn label(&self) -> String {
+        format!("{}.{}", self.name, self.entry)
+    }
+
+    fn refused(&self, detail: String) -> Error {
+        Error::Shader {
+            shader: self.label(),
+            detail,
+        }
+    }
+
+    fn compile(
+        &self,
+        device: &wgpu::Device,
+        layout: &wgpu::BindGroupLayout,
+    ) -> wgpu::ComputePipeline {
+        let label = self.label();
+        let enable = if cfg!(target_arch = "wasm32") {
+            ""
+        } else {
+            self.capability.enable()
+        };
+        let text = self.wgsl.strip_prefix(enable).unwrap_or(&self.wgsl);
+        let mut checks = wgpu::ShaderRuntimeChecks::checked();
+        checks.force_loop_bounding = false;
+        checks.bounds_checks = match self.checks {
+            Checks::All => true,
+            // Vulkan's devices are opened with robust buffer access.
+            Checks::Buffers => device.adapter_info().backend != wgpu::Backend::Vulkan,
+            Checks::None => false,
+        };
+        // SAFETY: wgpu's counter that ends endless loops is off: each loop of the crate's shaders
+        // counts upwards by a constant step to a bound that is read once before the loop, so it
+        // ends. Bounds checks are off only as far as the caller of `with_checks` has promised that
+        // they aren't needed.
+        let module = unsafe {
+            device.create_shader_module_trusted(
+                wgpu::ShaderModuleDescriptor {
+                    label: Some(&label),
+                    source: wgpu::ShaderSource::Wgsl(text.into()),
+                },
+                checks,
+            )
+        };
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(layout)],
+            immediate_size: 0,
+        });
+        device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(&self.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        })
+    }
 }
 
 fn layout_entry((binding, access): (u32, Access)) -> wgpu::BindGroupLayoutEntry {

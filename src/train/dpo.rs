@@ -13,7 +13,7 @@ use super::metrics::Reading;
 use super::tuning::{BestLoss, Split, TuningOptions, TuningRun, Update, read_saved};
 use super::{AdamW, Optimizer};
 use crate::data::{PackOptions, Targets, TokenRecord};
-use crate::gpu::{Gpu, Plan, Tensor};
+use crate::gpu::{Gpu, Plan, Tensor, all_ready};
 use crate::kernels::policy::dpo_loss::{DpoLoss, DpoLossIo, DpoLossOptions, dpo_loss};
 use crate::kernels::policy::{DpoMetrics, POLICY_METRICS};
 use crate::model::{METRIC_SLOTS, ModelConfig, Policy};
@@ -118,9 +118,13 @@ impl DpoTrainer {
         };
         let records = Split { train, validation };
         let run = TuningRun::new(gpu, config, options.tuning.clone(), packing, records)?;
+        let plans = Plans::record(&run.policy, &options)?;
+        let logprobs = AnswerLogprobs::new(&run.policy)?;
+        let optimizer = run.optimizer.plan();
+        all_ready([&plans.learn, &plans.judge, logprobs.plan(), optimizer])?;
         Ok(Self {
-            plans: Plans::record(&run.policy, &options)?,
-            logprobs: AnswerLogprobs::new(&run.policy)?,
+            plans,
+            logprobs,
             run,
             options,
             sources: [of_train, of_validation],

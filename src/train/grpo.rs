@@ -130,7 +130,7 @@ impl GrpoTrainer {
             false,
         )?;
         let recorded = record(&run, &options)?;
-        run.install(recorded);
+        run.install(recorded)?;
         Ok(Self { run, options })
     }
 

@@ -36,6 +36,11 @@ impl AnswerLogprobs {
         Ok(Self { plan, sums })
     }
 
+    /// The recorded plan.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The log-probability of every target of the batch, by the policy that was recorded.
     ///
     /// # Errors

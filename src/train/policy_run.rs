@@ -7,7 +7,7 @@ use super::reward_source::{Reward, Sample, judge};
 use super::rollout::{Group, RolloutBuffer, Slot, policy_capacity};
 use super::{KlController, Optimizer, Schedule, UpdateStatistics};
 use crate::data::{Counts, DataOrder, Random, split_mix};
-use crate::gpu::{Gpu, Plan, Tensor, submit_together};
+use crate::gpu::{Gpu, Plan, Tensor, all_ready, submit_together};
 use crate::kernels::policy::grpo_loss::GrpoLossType;
 use crate::kernels::policy::{KlControl, POLICY_METRICS, TokenLogprob};
 use crate::model::{
@@ -184,9 +184,20 @@ impl PolicyRun {
         Ok(())
     }
 
-    /// Takes the algorithm's own plans.
-    pub fn install(&mut self, recorded: Recorded) {
+    /// Takes the algorithm's own plans, the last to be recorded.
+    pub fn install(&mut self, recorded: Recorded) -> Result<()> {
+        let own = recorded.remember.iter().chain(&recorded.loss);
+        let passes = [
+            &self.collect,
+            &self.forward,
+            &self.backward,
+            &recorded.compare,
+        ];
+        let updates = self.optimizers.iter().map(Optimizer::plan);
+        let sampling = self.generator.plans().map(|(_, plan)| plan);
+        all_ready(own.chain(passes).chain(updates).chain(sampling))?;
         self.recorded = Some(recorded);
+        Ok(())
     }
 
     pub fn gpu(&self) -> &Gpu {

@@ -123,7 +123,7 @@ impl PpoTrainer {
             options.trl_compat,
         )?;
         let recorded = record(&run, &options)?;
-        run.install(recorded);
+        run.install(recorded)?;
         Ok(Self { run, options })
     }
 

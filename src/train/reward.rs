@@ -14,7 +14,7 @@ use super::feeder::{Feeder, MicroBatch};
 use super::metrics::{Pending, Phase, Reading, StepMetrics};
 use super::{Optimizer, RewardOptions, Schedule};
 use crate::data::{Capacity, DataOrder, PackOptions, Targets, TokenRecord};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, all_ready};
 use crate::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use crate::model::{METRIC_SLOTS, ModelConfig, RewardModel};
 use crate::{Error, Result};
@@ -136,6 +136,8 @@ impl RewardTrainer {
         };
         let model = RewardModel::to_train(gpu, config, capacity, &loss)?;
         let optimizer = Optimizer::new(gpu, model.parameters(), options.optimizer)?;
+        let plans = model.plans().into_iter().map(|(_, plan)| plan);
+        all_ready(plans.chain([optimizer.plan()]))?;
         Ok(Self {
             model,
             optimizer,

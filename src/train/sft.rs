@@ -12,7 +12,7 @@ use super::tuning::{BestLoss, Split, TuningOptions, TuningRun, Update, read_save
 use super::{AdamW, Optimizer};
 use crate::Result;
 use crate::data::{PackOptions, Targets, TokenRecord};
-use crate::gpu::{Gpu, Plan, Tensor};
+use crate::gpu::{Gpu, Plan, Tensor, all_ready};
 use crate::kernels::METRICS;
 use crate::model::{METRIC_SLOTS, ModelConfig, Policy};
 
@@ -112,9 +112,12 @@ impl SftTrainer {
         };
         let run = TuningRun::new(gpu, config, options.tuning.clone(), packing, records)?;
         let metrics = Tensor::zeros::<f32>(gpu, "metrics", &[METRIC_SLOTS, METRICS])?;
+        let learn = record(&run.policy, &metrics)?;
+        let logprobs = AnswerLogprobs::new(&run.policy)?;
+        all_ready([&learn, logprobs.plan(), run.optimizer.plan()])?;
         Ok(Self {
-            learn: record(&run.policy, &metrics)?,
-            logprobs: AnswerLogprobs::new(&run.policy)?,
+            learn,
+            logprobs,
             metrics,
             run,
             options,

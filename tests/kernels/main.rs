@@ -9,6 +9,7 @@ mod attention;
 mod attention_decode;
 mod attention_golden;
 mod cases;
+mod compiler;
 mod cross_entropy;
 mod dpo_loss;
 mod embedding;

@@ -2,20 +2,35 @@
 
 use crate::Result;
 use crate::data::batch::TILE_ROWS;
-use crate::gpu::{Const, Gpu, Lib, Shader, Tiling};
+use crate::gpu::{Checks, Const, Gpu, Lib, Shader, Tiling};
 use crate::kernels::{lib, shader, to_u32};
 
 /// [`FORWARD`](super::attention::FORWARD) through workgroup memory.
-pub const FORWARD_TILED: Shader = shader!("nn.attention_tiled", "nn/attention_tiled.wgsl", Core);
+pub const FORWARD_TILED: Shader = indexed_by_threads(shader!(
+    "nn.attention_tiled",
+    "nn/attention_tiled.wgsl",
+    Core
+));
 /// [`BACKWARD_DQ`](super::attention::BACKWARD_DQ) through workgroup memory.
-pub const BACKWARD_DQ_TILED: Shader =
-    shader!("nn.attention_dq_tiled", "nn/attention_dq_tiled.wgsl", Core);
+pub const BACKWARD_DQ_TILED: Shader = indexed_by_threads(shader!(
+    "nn.attention_dq_tiled",
+    "nn/attention_dq_tiled.wgsl",
+    Core
+));
 /// [`BACKWARD_DKV`](super::attention::BACKWARD_DKV) through workgroup memory.
-pub const BACKWARD_DKV_TILED: Shader = shader!(
+pub const BACKWARD_DKV_TILED: Shader = indexed_by_threads(shader!(
     "nn.attention_dkv_tiled",
     "nn/attention_dkv_tiled.wgsl",
     Core
-);
+));
+
+const fn indexed_by_threads(shader: Shader) -> Shader {
+    // SAFETY: only indices into buffers depend on what bindings hold, and those stay checked. What
+    // these texts index otherwise they index by constants, by loops over an array's own length, and
+    // by a thread's group, lane and copy: `group_of` is below GROUPS, `lane_of` below LANES, `slot`
+    // below GROUPS, and copies stop at OWN_SIZE and BLOCK_SIZE.
+    unsafe { shader.with_checks(Checks::Buffers) }
+}
 
 const COMMON: &Lib = lib!("lib.attention_tiled", "attention_tiled.wgsl");
 const BACKWARD: &Lib = lib!(

@@ -3,16 +3,17 @@
 
 use super::matmul::{MatmulParams, OP, PARAMS, Product, STORE, STORE_BLOCK};
 use crate::Result;
-use crate::gpu::{Binding, Const, Cost, Dispatch, Params, Plan, Shader, Tiling, Variant};
+use crate::gpu::{Binding, Checks, Const, Cost, Dispatch, Params, Plan, Shader, Tiling, Variant};
 use crate::kernels::{DISPATCH, shader, to_u32};
 
 /// The kernel's form for GPUs: tiles of both operands in workgroup memory.
-// SAFETY: operands are read through `within_a` and `within_b`, whose rows are cut to the matrix's by
-// `four_of` and whose columns by themselves; `Matrix::check` holds the matrices to their tensors.
+// SAFETY: operands are read in blocks that lie within the matrix, and at its edges through
+// `within_a` and `within_b`, with rows cut to the matrix's by `four_of` and columns by themselves;
+// `Matrix::check` holds the matrices to their tensors.
 // Indices of workgroup memory stay below SPLIT * SLICE_SIZE, and the epilogue's indices are those of
 // outputs inside the result.
 pub const TILED: Shader =
-    unsafe { shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core).without_bounds_checks() };
+    unsafe { shader!("nn.matmul_tiled", "nn/matmul_tiled.wgsl", Core).with_checks(Checks::None) };
 
 /// The sums of the parts of a split product, with the epilogue.
 pub const TOTAL: Shader = shader!("nn.matmul_total", "nn/matmul_total.wgsl", Core);
