@@ -94,13 +94,16 @@ fn own_products(group: u32, lane: u32) -> array<vec4<f32>, 2> {
     let other = lane + LANES;
     var a = vec4<f32>(0.0);
     var b = vec4<f32>(0.0);
-    // unroll
-    for (var d = 0u; d < WIDTH4; d += 1u) {
-        let rows = mat4x4<f32>(
-            own[row][d], own[row + 1u][d], own[row + 2u][d], own[row + 3u][d],
-        );
-        a = dots(a, block[lane / RUN][lane % RUN][d], rows);
-        b = dots(b, block[other / RUN][other % RUN][d], rows);
+    for (var first = 0u; first < WIDTH4; first += STEP) {
+        // unroll
+        for (var i = 0u; i < STEP; i += 1u) {
+            let d = first + i;
+            let rows = mat4x4<f32>(
+                own[row][d], own[row + 1u][d], own[row + 2u][d], own[row + 3u][d],
+            );
+            a = dots(a, block[lane / RUN][lane % RUN][d], rows);
+            b = dots(b, block[other / RUN][other % RUN][d], rows);
+        }
     }
     return array<vec4<f32>, 2>(a, b);
 }

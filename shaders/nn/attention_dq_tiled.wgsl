@@ -31,9 +31,11 @@ fn copy_douts(first: u32, last: u32, head: u32, thread: u32) {
 fn delta_of(row: u32, head: u32) -> f32 {
     let start = out_at(row, head);
     var sum = 0.0;
-    // unroll
-    for (var d = 0u; d < WIDTH4; d += 1u) {
-        sum = dot_after(sum, dout[start + d], out[start + d]);
+    for (var first = start; first < start + WIDTH4; first += STEP) {
+        // unroll
+        for (var i = 0u; i < STEP; i += 1u) {
+            sum = dot_after(sum, dout[first + i], out[first + i]);
+        }
     }
     return sum;
 }

@@ -29,7 +29,6 @@ fn highest_of_lanes(group: u32) -> vec4<f32> {
 
 fn sum_of_lanes(group: u32) -> vec4<f32> {
     var sum = vec4<f32>(0.0);
-    // unroll
     for (var lane = 0u; lane < LANES; lane += 1u) {
         sum += by_lane[lane][slot(group, lane)];
     }

@@ -1,5 +1,7 @@
 //! Attention inside a graph, over shared prompts, replayed, and what is refused.
 
+use std::collections::BTreeSet;
+
 use prefgrad::check::nn::attention::Run;
 use prefgrad::data::batch::{Counts, Segment, Tile};
 use prefgrad::kernels::nn::attention::{
@@ -13,9 +15,9 @@ use prefgrad::reference;
 use prefgrad::reference::compare::difference;
 use prefgrad::reference::gradient::numerical_gradient;
 use prefgrad::reference::nn::gelu::{Gelu, gelu_forward};
-use prefgrad::{Error, Gpu, Plan, Tensor};
+use prefgrad::{Error, Gpu, MatmulDesign, Plan, Tensor, Tiling};
 
-use crate::gpu::{attention_gpus, gpu};
+use crate::gpu::{attention_gpus, gpu, host_gpu};
 use crate::tools::{assert_close, assert_same_bits, exact, from_f64, product, zeros};
 
 /// Every tensor of attention and of its backward, with room for a run.
@@ -263,6 +265,30 @@ fn the_same_inputs_give_the_same_bits() {
         let outputs = [&layer.out, &layer.lse, &layer.delta, &layer.dqkv];
         assert_same_bits(&plan, &outputs, || {});
     }
+}
+
+/// A device's limits are not enforced on workgroup memory by wgpu.
+#[test]
+fn the_form_follows_the_design_and_the_workgroup_memory() {
+    let run = Run::new(SHARED);
+    let entries = |gpu: Gpu, heads: Heads| -> BTreeSet<String> {
+        Layer::new(&gpu, &run, heads).push(&mut Plan::new(&gpu));
+        let compiled = gpu.compiled().into_iter();
+        compiled.map(|shader| shader.entry).collect()
+    };
+    let of = |suffix| {
+        ["", "_dq", "_dkv"]
+            .map(|pass| format!("attention{pass}{suffix}"))
+            .into()
+    };
+    let host = |design| host_gpu(wgpu::Limits::default()).with_matmul(design);
+    let tiled = MatmulDesign::Tiled(Tiling::BySize);
+    assert_eq!(entries(host(tiled), heads(2, 1, 64)), of("_tiled"));
+    assert_eq!(entries(host(tiled), heads(2, 1, 128)), of(""));
+    assert_eq!(
+        entries(host(MatmulDesign::Registers), heads(2, 1, 64)),
+        of("")
+    );
 }
 
 #[test]

@@ -32,8 +32,23 @@ pub fn matmul_gpus() -> &'static [Gpu] {
     })
 }
 
-/// The device with each form of the attention kernels: by what it prefers, without subgroups, and
-/// through workgroup memory with half a tile and a whole tile a workgroup.
+/// A device that a host application has opened with these limits.
+pub fn host_gpu(limits: wgpu::Limits) -> Gpu {
+    let (device, queue) = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = instance.request_adapter(&Default::default()).await;
+        let descriptor = wgpu::DeviceDescriptor {
+            required_limits: limits,
+            ..Default::default()
+        };
+        let adapter = adapter.expect("the tests need a GPU or the software driver");
+        adapter.request_device(&descriptor).await.unwrap()
+    });
+    Gpu::from_device(device, queue, GpuOptions::default())
+}
+
+/// The device with each form of the attention kernels: the one it prefers, that without subgroups,
+/// and those through workgroup memory with half a tile and a whole tile a workgroup.
 pub fn attention_gpus() -> [&'static Gpu; 4] {
     static TILED: OnceLock<[Gpu; 2]> = OnceLock::new();
     let tiled = TILED.get_or_init(|| {

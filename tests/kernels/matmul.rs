@@ -5,7 +5,7 @@ use prefgrad::kernels::nn::matmul::{Epilogue, Layout, MatmulIo, MatmulSizes, Mat
 use prefgrad::kernels::{Count, Size};
 use prefgrad::{Error, Gpu, GpuOptions, MatmulDesign, MemoryPlan, Plan, Tensor, Tiling};
 
-use crate::gpu::{gpu, matmul_gpus};
+use crate::gpu::{gpu, host_gpu, matmul_gpus};
 
 fn tensor(gpu: &Gpu, label: &str, shape: &[usize], seed: u64) -> Tensor {
     let len = shape.iter().product();
@@ -155,20 +155,10 @@ fn split_sums_end_where_the_batch_does() {
 #[test]
 fn dispatches_are_folded() {
     // More tiles than a device takes in two dimensions.
-    let (device, queue) = pollster::block_on(async {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let adapter = instance.request_adapter(&Default::default()).await.unwrap();
-        let limits = wgpu::Limits {
-            max_compute_workgroups_per_dimension: 3,
-            ..Default::default()
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            required_limits: limits,
-            ..Default::default()
-        };
-        adapter.request_device(&descriptor).await.unwrap()
+    let narrow = host_gpu(wgpu::Limits {
+        max_compute_workgroups_per_dimension: 3,
+        ..Default::default()
     });
-    let narrow = Gpu::from_device(device, queue, GpuOptions::default());
     for (tiling, side) in [
         (Tiling::Small, 32),
         (Tiling::Medium, 64),

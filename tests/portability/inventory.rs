@@ -8,18 +8,26 @@ use prefgrad::data::Capacity;
 use prefgrad::kernels::preference::pairwise_loss::PairwiseLossOptions;
 use prefgrad::model::{Gpt2Config, ModelConfig, RewardModel};
 use prefgrad::train::{AdamW, Optimizer};
-use prefgrad::{CompiledShader, Gpu, GpuOptions, MatmulDesign};
+use prefgrad::{CompiledShader, Gpu, GpuOptions, MatmulDesign, Tiling};
 
 /// Every variant, each text once.
 pub fn shaders() -> &'static [CompiledShader] {
     static ALL: OnceLock<Vec<CompiledShader>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let gpus = devices();
+        let mut gpus = devices();
         gpus.iter().for_each(build_everything);
         for design in gpus[0].matmul_designs() {
             if matches!(design, MatmulDesign::Tiled(_)) {
                 build_products(&gpus[0].with_matmul(design));
             }
+        }
+        gpus.push(with_default_limits());
+        for tiling in [Tiling::Small, Tiling::Medium] {
+            let gpu = gpus
+                .last()
+                .map(|gpu| gpu.with_matmul(MatmulDesign::Tiled(tiling)));
+            gpu.iter()
+                .for_each(|gpu| build_cases(gpu, |case| case.kernel == "nn.attention"));
         }
         let mut all = BTreeMap::new();
         for shader in gpus.iter().flat_map(Gpu::compiled) {
@@ -57,6 +65,18 @@ fn devices() -> Vec<Gpu> {
         println!("this device has no subgroups: variants that need them are not tested");
     }
     devices
+}
+
+/// Attention through workgroup memory takes as much of that as there is.
+fn with_default_limits() -> Gpu {
+    let (device, queue) = pollster::block_on(async {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let adapter = instance.request_adapter(&Default::default()).await;
+        let adapter = adapter.expect("the tests need a GPU or the software driver");
+        adapter.request_device(&Default::default()).await
+    })
+    .expect("a device with WebGPU's default limits");
+    Gpu::from_device(device, queue, GpuOptions::default())
 }
 
 fn build_everything(gpu: &Gpu) {

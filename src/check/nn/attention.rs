@@ -161,6 +161,18 @@ pub(super) fn cases() -> Vec<Case> {
             ..PLAIN
         },
         Spec {
+            name: "pairs, width 8",
+            records: &[(34, &[31, 3])],
+            heads: (2, 2, 8),
+            ..PLAIN
+        },
+        Spec {
+            name: "rankings of three, H=4 G=2, width 20",
+            records: &[(17, &[16, 1, 40])],
+            heads: (4, 2, 20),
+            ..PLAIN
+        },
+        Spec {
             name: "pairs, width 12",
             records: &[(9, &[6, 12])],
             heads: (2, 1, 12),

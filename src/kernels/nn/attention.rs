@@ -213,7 +213,7 @@ pub fn attention_forward(
     check_inputs(io.qkv, io.segments, io.tiles, sizes)?;
     expect_rows(sizes.tokens, &[(io.out, "out", heads.out_width())])?;
     expect_rows(sizes.tokens, &[(io.lse, "lse", heads.query)])?;
-    check_iterations(plan.gpu(), sizes.tokens.div_ceil(STEP))?;
+    check_iterations(plan.gpu(), sizes.tokens)?;
     push(
         plan,
         sizes,
@@ -269,7 +269,7 @@ pub fn attention_backward(
         ],
     )?;
     let group = heads.query / heads.key_value;
-    check_iterations(plan.gpu(), sizes.tokens.div_ceil(STEP) * group)?;
+    check_iterations(plan.gpu(), sizes.tokens * group)?;
     push(
         plan,
         sizes,
@@ -405,7 +405,7 @@ fn push(
         }
         Form::Tiled(shape) => {
             libs.extend(kernel.pass.libs());
-            consts = shape.consts(OP, heads.width)?;
+            consts = shape.consts(plan.gpu(), OP, heads.width)?;
             parts = shape.parts();
         }
     }
@@ -446,8 +446,14 @@ fn expect_rows(rows: usize, tensors: &[(&Tensor, &str, usize)]) -> Result<()> {
     })
 }
 
-/// Refuses what an old software driver would silently compute wrong.
-fn check_iterations(gpu: &Gpu, iterations: usize) -> Result<()> {
+/// Refuses what an old software driver would silently compute wrong, of threads that walk over that
+/// many rows.
+fn check_iterations(gpu: &Gpu, rows: usize) -> Result<()> {
+    let iterations = match gpu.matmul_design() {
+        // Inner loops count: up to 71 iterations for a block of 16 rows.
+        MatmulDesign::Tiled(_) => 5 * rows,
+        _ => rows.div_ceil(STEP),
+    };
     if gpu.info().device_type == wgpu::DeviceType::Cpu && iterations > SOFTWARE_ITERATIONS {
         return Err(Error::Limit {
             what: "loop of nn.attention".into(),

@@ -43,8 +43,42 @@ const BACKWARD: &Lib = lib!(
 const ENOUGH_WORKGROUPS: usize = 256;
 /// Own rows of a thread, and rows of the block.
 const THREAD_ROWS: [usize; 2] = [4, 2];
-/// Rows of a block over which a loop is written out.
-const RUN: usize = 16;
+
+/// How far the loops over a block's rows and over columns are written out.
+#[derive(Debug, Clone, Copy)]
+struct Unrolled {
+    /// Divides the rows of every block.
+    rows: usize,
+    /// Vectors of four columns, at most.
+    columns: usize,
+}
+
+impl Unrolled {
+    const GPU: Self = Self {
+        rows: 16,
+        columns: 16,
+    };
+    /// Software drivers compile longer bodies for minutes.
+    const SOFTWARE: Self = Self {
+        rows: 4,
+        columns: 4,
+    };
+
+    fn on(gpu: &Gpu) -> Self {
+        if gpu.info().device_type == wgpu::DeviceType::Cpu {
+            Self::SOFTWARE
+        } else {
+            Self::GPU
+        }
+    }
+
+    /// Vectors of columns a step, of `all`.
+    fn columns_of(self, all: usize) -> usize {
+        let steps = (1..=self.columns).rev();
+        let mut dividing = steps.filter(|&step| all.is_multiple_of(step));
+        dividing.next().unwrap_or(1)
+    }
+}
 
 /// Which of the passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,16 +153,19 @@ impl Shape {
     /// The prelude of the shaders, for heads this wide.
     pub(super) fn consts(
         self,
+        gpu: &Gpu,
         op: &'static str,
         width: usize,
     ) -> Result<Vec<(&'static str, Const)>> {
         let width4 = width / 4;
+        let unrolled = Unrolled::on(gpu);
         let threads = self.groups() * self.lanes();
         [
             ("WIDTH4", width4),
             ("OWN", self.own),
             ("OTHER", self.other),
-            ("RUN", RUN),
+            ("RUN", unrolled.rows),
+            ("STEP", unrolled.columns_of(width4)),
             ("LANES", self.lanes()),
             ("COLUMNS", width4.div_ceil(self.lanes())),
             ("OWN_COPIES", (self.own * width4).div_ceil(threads)),
