@@ -10,14 +10,16 @@ use crate::policy_tools::{Recorder, Trainer, config, hash, prompts, rollout};
 use crate::tools::pair;
 
 /// Makes `STEPS` updates and holds what they asked for against `submissions` an update, after two
-/// for whatever the first use of something may make.
+/// for whatever the first use of something may make; its pipelines are there before.
 const STEPS: u64 = 4;
 
 fn watch(name: &str, gpu: &Gpu, submissions: u64, mut step: impl FnMut() -> Result<bool>) {
+    let compiled = gpu.activity().pipelines;
     for _ in 0..2 {
         step().unwrap();
     }
     let before = gpu.activity();
+    assert_eq!(before.pipelines, compiled, "{name} did not wait");
     assert!(before.bind_groups > 0 && before.pipelines > 0 && before.buffers > 0);
     for _ in 0..STEPS {
         assert!(!step().unwrap(), "{name} read its metrics too early");
@@ -75,6 +77,7 @@ fn rollouts_make_nothing_anew() {
         ..PpoOptions::default()
     };
     let mut trainer = PpoTrainer::new(&gpu, &config(true), options, prompts()).unwrap();
+    let compiled = gpu.activity().pipelines;
     let values = trainer.value_parameters();
     for parameters in [Some(trainer.policy().parameters()), values]
         .into_iter()
@@ -85,6 +88,7 @@ fn rollouts_make_nothing_anew() {
     trainer.start().unwrap();
     trainer.step(&mut Recorder::new(hash)).unwrap();
     let before = gpu.activity();
+    assert_eq!(before.pipelines, compiled, "the trainer did not wait");
     trainer.step(&mut Recorder::new(hash)).unwrap();
     let after = gpu.activity();
     // Answers and metrics are read, a few times a rollout.
