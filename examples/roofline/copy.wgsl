@@ -1,12 +1,13 @@
-// Bandwidth: y = x, four vec4 a thread.
+// Bandwidth: y = x, ITEMS vec4 a thread.
 //
-// Bindings: 2 x (read), 3 y (written), whole multiples of 4,096 elements. Dispatch: workgroups of 256,
-// each 1,024 vec4, in one dimension.
+// Bindings: 2 x (read), 3 y (written), whole multiples of 1,024 ITEMS elements. Dispatch: workgroups of
+// 256, each 256 ITEMS vec4, in one dimension.
+//
+// Constants of the prelude: ITEMS.
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 
 const THREADS: u32 = 256u;
-const ITEMS: u32 = 4u;
 
 @compute @workgroup_size(256)
 fn copy_values(

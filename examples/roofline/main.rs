@@ -1,8 +1,10 @@
 //! Each kernel's share of what the device can do at most: `--help` says how.
 
+mod large;
 mod probe;
 mod row;
 mod timing;
+mod work;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,30 +14,43 @@ use clap::Parser;
 use example_tools::files::{OutputFile, output_folder};
 use example_tools::plot::{Roofline, roofline};
 use indicatif::{ProgressBar, ProgressStyle};
-use prefgrad::Gpu;
-use prefgrad::check::{Case, Purpose, cases};
+use prefgrad::{Error, Gpu, Plan};
 use serde::Serialize;
 
 use probe::Roof;
 use row::{Row, table};
 use timing::{median_seconds, replay};
+use work::{Work, checked};
 
 /// Measures what the device can do at most, then every kernel, and prints each kernel's share of it.
 ///
 /// The limits: 64 or 256 MiB are copied from buffer to buffer by a small kernel and by the copy command (GB/s,
-/// read and written together; the faster of the two counts), and a small kernel multiplies and adds
-/// in registers (GFLOP/s). Then each large case of `prefgrad::check` is built, its answers are checked,
-/// and it is replayed. Ends with an error where an answer is wrong.
+/// read and written together; the fastest of them counts), and a small kernel multiplies and adds
+/// in registers (GFLOP/s). Then each case for timing of `prefgrad::check` is built, its answers are
+/// checked, and it is replayed. Ends with an error where an answer is wrong.
+///
+/// Those cases are sized for software drivers. A GPU is done with most in the time that starting
+/// them takes: measure it with `--large`.
 #[derive(Debug, Parser)]
 #[command(version, after_long_help = READING)]
 struct Args {
     /// Only kernels whose name contains this, as in `attention`.
     #[arg(long, value_name = "PART")]
     filter: Option<String>,
-    /// Where roofline.png and roofline.json go.
+    /// In place of the cases, work of a GPU's size on random numbers; its answers are not checked.
+    #[arg(
+        long,
+        long_help = "In place of the cases, work of a GPU's size on random numbers: products of 4096, a GPT-2's \
+            attention, norms, losses and updates, and the shapes of small training steps. Its answers \
+            are not checked: `doctor` checks the kernels. What a device has no room for is skipped, \
+            with a line that says so. A software driver needs many minutes: choose with --filter. \
+            Writes roofline-large.png and roofline-large.json"
+    )]
+    large: bool,
+    /// Where the picture and the figures go: roofline.png and roofline.json.
     #[arg(long, value_name = "FOLDER", default_value = "runs/roofline")]
     out: PathBuf,
-    /// How long each case, and each limit, is measured.
+    /// How long each case, and each limit, is measured; a GPU runs each for as long before that.
     #[arg(long, default_value_t = 0.3, value_parser = positive)]
     seconds: f64,
 }
@@ -57,7 +72,8 @@ lowest share. Kernels that compute nothing have no place on the scale and are on
 WHY A SHARE IS LOW
 
   little work             A dispatch has a fixed price, whatever it does: a case of a few microseconds
-                          measures that price.
+                          measures that price. With --large, `reduce.fill, one workgroup` is that
+                          price by itself: of a dispatch that waits for the one before it.
   read more than once     A cost counts each tensor once. Tiles, second passes and recomputed values
                           are not in it, and copies into textures neither.
   dear operations         exp, log, tanh and random numbers are counted as few operations and take
@@ -93,28 +109,11 @@ struct Report<'a> {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let chosen = chosen(args.filter.as_deref())?;
+    let chosen = chosen(&args)?;
     output_folder(&args.out)?;
     let gpu = Gpu::new()?;
     println!("{} ({:?})", gpu.variants(), gpu.info().device_type);
-    let bar = ProgressBar::new(Roof::PROBES + chosen.len() as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} {eta} left  {msg}",
-    )?);
-    let before = |what: &str| {
-        bar.set_message(what.to_owned());
-        bar.inc(1);
-    };
-    let roof =
-        Roof::measure(&gpu, args.seconds, before).context("measuring the device's limits")?;
-    bar.suspend(|| print_roof(&roof));
-    let mut rows = Vec::with_capacity(chosen.len());
-    for case in &chosen {
-        let name = format!("{} {}", case.kernel, case.name);
-        before(&name);
-        rows.push(time(&gpu, case, &roof, args.seconds).context(name)?);
-    }
-    bar.finish_and_clear();
+    let (roof, rows) = measure(&gpu, &chosen, args.seconds)?;
     println!("{}", table(&rows));
     let report = Report {
         device: gpu.variants(),
@@ -122,27 +121,69 @@ fn main() -> Result<()> {
         roof,
         cases: &rows,
     };
-    write_report(&args.out.join("roofline.json"), &report)?;
-    let picture = args.out.join("roofline.png");
+    let stem = if args.large {
+        "roofline-large"
+    } else {
+        "roofline"
+    };
+    write_report(&args.out.join(stem).with_extension("json"), &report)?;
+    let picture = args.out.join(stem).with_extension("png");
     draw(&picture, &gpu, &roof, &rows)?;
     println!("\n{}", picture.display());
     Ok(())
 }
 
-/// The cases that are for timing, by kernel.
-fn chosen(part: Option<&str>) -> Result<Vec<Case>> {
-    let mut all: Vec<Case> = cases()
-        .into_iter()
-        .filter(|case| case.purpose == Purpose::Timing)
-        .filter(|case| part.is_none_or(|part| case.kernel.contains(part)))
-        .collect();
-    ensure!(
-        !all.is_empty(),
-        "no kernel's name contains `{}`: names are like `nn.matmul`, and `doctor` lists them",
-        part.unwrap_or_default()
-    );
-    all.sort_by_key(|case| case.kernel);
+/// What is asked for, by kernel.
+fn chosen(args: &Args) -> Result<Vec<Work>> {
+    let mut all = if args.large {
+        large::works()
+    } else {
+        checked()
+    };
+    if let Some(part) = &args.filter {
+        all.retain(|work| work.kernel.contains(part));
+        ensure!(
+            !all.is_empty(),
+            "no kernel's name contains `{part}`: names are like `nn.matmul`, and `doctor` lists them"
+        );
+    }
+    all.sort_by_key(|work| work.kernel);
     Ok(all)
+}
+
+/// The device's limits, and the times of all work that it has room for.
+fn measure(gpu: &Gpu, chosen: &[Work], seconds: f64) -> Result<(Roof, Vec<Row>)> {
+    let bar = ProgressBar::new(Roof::probes(gpu) + chosen.len() as u64);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} {eta} left  {msg}",
+    )?);
+    let before = |what: &str| {
+        bar.set_message(what.to_owned());
+        bar.inc(1);
+    };
+    let roof = Roof::measure(gpu, seconds, before).context("measuring the device's limits")?;
+    bar.suspend(|| print_roof(&roof));
+    let mut rows = Vec::with_capacity(chosen.len());
+    for work in chosen {
+        let name = format!("{} {}", work.kernel, work.name);
+        before(&name);
+        match work.plan(gpu) {
+            Ok(plan) => rows.push(time(&plan, work, &roof, seconds).context(name)?),
+            Err(error) if is_too_large(&error) => {
+                bar.suspend(|| println!("skipped {name}: {error}"));
+            }
+            Err(error) => return Err(error.context(name)),
+        }
+    }
+    bar.finish_and_clear();
+    Ok((roof, rows))
+}
+
+fn is_too_large(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(Error::Limit { .. } | Error::OutOfMemory { .. } | Error::Memory { .. })
+    )
 }
 
 fn print_roof(roof: &Roof) {
@@ -152,21 +193,12 @@ fn print_roof(roof: &Roof) {
     );
 }
 
-/// Checks a case's answers, then takes its time.
-fn time(gpu: &Gpu, case: &Case, roof: &Roof, seconds: f64) -> Result<Row> {
-    let trial = case.build(gpu)?;
-    for verdict in trial.run()? {
-        ensure!(
-            verdict.passed(),
-            "a wrong answer is not worth timing, run `doctor`: {verdict:?}"
-        );
-    }
-    let plan = &trial.plan;
+fn time(plan: &Plan, work: &Work, roof: &Roof, seconds: f64) -> prefgrad::Result<Row> {
     let encode = |encoder: &mut wgpu::CommandEncoder, times| replay(plan, encoder, times);
-    let taken = median_seconds(gpu, &encode, seconds)?;
+    let taken = median_seconds(plan.gpu(), &encode, seconds)?;
     Ok(Row::new(
-        case.kernel,
-        case.name.as_str(),
+        work.kernel,
+        work.name.as_str(),
         plan.cost(),
         taken,
         roof,

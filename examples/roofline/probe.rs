@@ -25,7 +25,13 @@ fn copied_elements(gpu: &Gpu) -> usize {
     }
 }
 
-const COPIED_A_WORKGROUP: usize = 4096;
+/// How many vec4 a thread copies: which is best is the device's own. To software drivers it is all one.
+fn copied_fours(gpu: &Gpu) -> &'static [u32] {
+    match gpu.info().device_type {
+        wgpu::DeviceType::Cpu => &[4],
+        _ => &[2, 4, 16],
+    }
+}
 
 const THREADS: usize = 256;
 /// Passes of a thread's loop; old drivers leave loops after 65,535.
@@ -59,13 +65,18 @@ pub struct Roof {
 
 impl Roof {
     /// How many measurements it takes.
-    pub const PROBES: u64 = 2 + CHAINS.len() as u64;
+    pub fn probes(gpu: &Gpu) -> u64 {
+        (1 + copied_fours(gpu).len() + CHAINS.len()) as u64
+    }
 
     /// Measures, `seconds` each time; `before` is told what comes.
     pub fn measure(gpu: &Gpu, seconds: f64, before: impl Fn(&str)) -> Result<Self> {
         let copied = Copied::new(gpu)?;
-        before("copy kernel");
-        let copy_kernel_gb_s = copied.by_kernel(gpu, seconds)?;
+        let mut copy_kernel_gb_s = 0.0_f64;
+        for &fours in copied_fours(gpu) {
+            before(&format!("copy kernel, {fours} vec4 a thread"));
+            copy_kernel_gb_s = copy_kernel_gb_s.max(copied.by_kernel(gpu, fours, seconds)?);
+        }
         before("copy command");
         let copy_command_gb_s = copied.by_command(gpu, seconds)?;
         let mut best = (0.0, 0);
@@ -101,16 +112,22 @@ impl Roof {
 struct Copied {
     x: Tensor,
     y: Tensor,
-    plan: Plan,
+    numbers: Vec<f32>,
 }
 
 impl Copied {
-    /// Records the kernel and checks it.
     fn new(gpu: &Gpu) -> Result<Self> {
         let elements = copied_elements(gpu);
         let numbers = values(1, elements, 1.0);
-        let x = Tensor::from_slice(gpu, "x", &[elements], &numbers)?;
-        let y = Tensor::zeros::<f32>(gpu, "y", &[elements])?;
+        Ok(Self {
+            x: Tensor::from_slice(gpu, "x", &[elements], &numbers)?,
+            y: Tensor::zeros::<f32>(gpu, "y", &[elements])?,
+            numbers,
+        })
+    }
+
+    /// Records the kernel, checks it and takes its time.
+    fn by_kernel(&self, gpu: &Gpu, fours: u32, seconds: f64) -> Result<f64> {
         let mut plan = Plan::new(gpu);
         plan.push(&Dispatch {
             label: COPY.name,
@@ -118,31 +135,24 @@ impl Copied {
             variant: Variant {
                 entry: "copy_values",
                 libs: &[],
-                consts: &[],
+                consts: &[("ITEMS", Const::U32(fours))],
             },
             params: Params::NONE,
-            bindings: &[Binding::read(2, &x), Binding::write(3, &y)],
-            workgroups: (elements / COPIED_A_WORKGROUP) as u64,
-            cost: Cost {
-                flops: 0,
-                bytes: x.bytes() + y.bytes(),
-            },
+            bindings: &[Binding::read(2, &self.x), Binding::write(3, &self.y)],
+            workgroups: (self.x.len() / (4 * THREADS * fours as usize)) as u64,
+            cost: self.cost(),
         })?;
+        self.y.write(gpu, &vec![0.0_f32; self.y.len()])?;
         plan.submit();
         ensure!(
-            y.read::<f32>(gpu)? == numbers,
+            self.y.read::<f32>(gpu)? == self.numbers,
             "the kernel that copies, copies wrong: run `doctor`"
         );
-        Ok(Self { x, y, plan })
+        let encode = |encoder: &mut wgpu::CommandEncoder, times| replay(&plan, encoder, times);
+        self.gb_s(gpu, seconds, &encode)
     }
 
-    fn by_kernel(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
-        self.gb_s(gpu, seconds, &|encoder, times| {
-            replay(&self.plan, encoder, times)
-        })
-    }
-
-    fn by_command(&self, gpu: &Gpu, seconds: f64) -> prefgrad::Result<f64> {
+    fn by_command(&self, gpu: &Gpu, seconds: f64) -> Result<f64> {
         let (x, y) = (self.x.buffer(), self.y.buffer());
         self.gb_s(gpu, seconds, &|encoder, times| {
             for _ in 0..times {
@@ -152,9 +162,16 @@ impl Copied {
         })
     }
 
-    fn gb_s(&self, gpu: &Gpu, seconds: f64, encode: Encode) -> prefgrad::Result<f64> {
+    fn cost(&self) -> Cost {
+        Cost {
+            flops: 0,
+            bytes: self.x.bytes() + self.y.bytes(),
+        }
+    }
+
+    fn gb_s(&self, gpu: &Gpu, seconds: f64, encode: Encode) -> Result<f64> {
         let taken = median_seconds(gpu, encode, seconds)?;
-        Ok(self.plan.cost().bytes as f64 / taken / 1e9)
+        Ok(self.cost().bytes as f64 / taken / 1e9)
     }
 }
 

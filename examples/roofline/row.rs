@@ -104,8 +104,12 @@ fn if_any(flops: u64, value: f64) -> String {
     }
 }
 
-fn milliseconds(seconds: f64) -> String {
-    format!("{} ms", figure(1e3 * seconds))
+/// In milliseconds, or in microseconds where three digits of those say more.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        _ if seconds < 1e-4 => format!("{} µs", figure(1e6 * seconds)),
+        _ => format!("{} ms", figure(1e3 * seconds)),
+    }
 }
 
 /// The rows, aligned.
@@ -127,7 +131,7 @@ pub fn table(rows: &[Row]) -> Table {
         table.add_row([
             row.kernel.to_owned(),
             shortened(&row.case),
-            milliseconds(row.seconds),
+            duration(row.seconds),
             if_any(row.flops, row.gflop_s()),
             figure(row.gb_s()),
             if_any(row.flops, row.intensity()),

@@ -52,28 +52,44 @@ pub fn seconds_of(
 /// The seconds of one replay: the median of several measurements, about `seconds` in all, after a
 /// warm-up in which the number of replays in a measurement is found.
 ///
+/// The warm-up of a GPU takes `seconds` as well, since it raises its clock only under load.
+///
 /// # Errors
 ///
 /// A fault of the device.
 pub fn median_seconds(gpu: &Gpu, encode: Encode, seconds: f64) -> prefgrad::Result<f64> {
-    let wanted = seconds / SAMPLES as f64;
-    let mut times = 1;
-    let mut taken = seconds_of(gpu, encode, times, 1)?;
-    let a_submission =
-        |times: u64, taken: f64| ((SUBMISSION * times as f64 / taken.max(1e-9)) as u64).max(1);
-    // A single replay is mostly waiting where the device is fast, so the number grows in steps.
-    while taken < 0.5 * wanted && times < MOST_REPLAYS {
-        let at_once = a_submission(times, taken);
-        let fitting = (times as f64 * wanted / taken.max(1e-9)).ceil() as u64;
-        times = fitting.clamp(times + 1, 8 * times).min(MOST_REPLAYS);
-        taken = seconds_of(gpu, encode, times, at_once)?;
-    }
-    let at_once = a_submission(times, taken);
-    let samples = ((seconds / taken) as usize).clamp(FEWEST_SAMPLES, SAMPLES);
-    let mut measured = Vec::with_capacity(samples);
-    for _ in 0..samples {
+    let (times, at_once) = warm_up(gpu, encode, seconds)?;
+    let mut measured = Vec::with_capacity(SAMPLES);
+    let started = Instant::now();
+    while measured.len() < FEWEST_SAMPLES
+        || (measured.len() < SAMPLES && started.elapsed().as_secs_f64() < seconds)
+    {
         measured.push(seconds_of(gpu, encode, times, at_once)? / times as f64);
     }
     measured.sort_by(f64::total_cmp);
-    Ok(measured[samples / 2])
+    Ok(measured[measured.len() / 2])
+}
+
+/// How many replays make a measurement, and how many of them a submission.
+fn warm_up(gpu: &Gpu, encode: Encode, seconds: f64) -> prefgrad::Result<(u64, u64)> {
+    let least = match gpu.info().device_type {
+        wgpu::DeviceType::Cpu => 0.0,
+        _ => seconds,
+    };
+    let wanted = seconds / SAMPLES as f64;
+    let (mut times, mut at_once) = (1, 1);
+    let started = Instant::now();
+    loop {
+        let taken = seconds_of(gpu, encode, times, at_once)?.max(1e-9);
+        let long_enough = taken >= 0.5 * wanted || times >= MOST_REPLAYS;
+        at_once = ((SUBMISSION * times as f64 / taken) as u64).max(1);
+        if long_enough && started.elapsed().as_secs_f64() >= least {
+            return Ok((times, at_once));
+        }
+        // A single replay is mostly waiting where the device is fast, so the number grows in steps.
+        if !long_enough {
+            let fitting = (times as f64 * wanted / taken).ceil() as u64;
+            times = fitting.clamp(times + 1, 8 * times).min(MOST_REPLAYS);
+        }
+    }
 }

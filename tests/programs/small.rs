@@ -76,6 +76,34 @@ fn roofline_holds_a_kernel_against_the_device() {
     assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
 }
 
+/// 256 MiB in one binding are more than software drivers have room for.
+#[test]
+fn roofline_times_work_of_a_gpus_size_or_says_that_it_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let arguments = [
+        "--large",
+        "--filter",
+        "reduce.fill",
+        "--seconds",
+        "0.01",
+        "--out",
+        out,
+    ];
+    let printed = succeed("roofline", &arguments);
+    let text = std::fs::read_to_string(folder.path().join("roofline-large.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let timed = |name: &str| {
+        let cases = report["cases"].as_array().unwrap();
+        cases.iter().any(|case| case["case"] == name)
+    };
+    assert!(timed("one workgroup"), "{text}");
+    let skipped = printed.contains("skipped reduce.fill 256 MiB");
+    assert!(timed("256 MiB") != skipped, "{printed}{text}");
+    assert!(folder.path().join("roofline-large.png").exists());
+    assert!(!folder.path().join("roofline.json").exists());
+}
+
 #[test]
 fn roofline_refuses_a_name_that_no_kernel_has() {
     let error = fail("roofline", &["--filter", "no such kernel"]);
