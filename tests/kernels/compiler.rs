@@ -21,23 +21,23 @@ fn add(@builtin(global_invocation_id) id: vec3<u32>) {
 );
 
 /// The text does not parse.
-const BROKEN: Shader = Shader {
-    name: "test.broken",
-    text: "@compute @workgroup_size(64) fn add() { let amount: u32 = AMOUNT + 0.5; }",
-    ..ADD
-};
+const BROKEN: Shader = Shader::new(
+    "test.broken",
+    "@compute @workgroup_size(64) fn add() { let amount: u32 = AMOUNT + 0.5; }",
+    Capability::Core,
+);
 
 /// The text is right, but binds what no dispatch here offers.
-const UNBOUND: Shader = Shader {
-    name: "test.unbound",
-    text: "
+const UNBOUND: Shader = Shader::new(
+    "test.unbound",
+    "
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
 @group(0) @binding(7) var<storage, read> y: array<f32>;
 @compute @workgroup_size(64)
 fn add(@builtin(global_invocation_id) id: vec3<u32>) { x[id.x] += y[id.x] + f32(AMOUNT); }
 ",
-    ..ADD
-};
+    Capability::Core,
+);
 
 fn push(plan: &mut Plan, shader: &Shader, amount: u32, x: &Tensor) -> Result<()> {
     plan.push(&Dispatch {
@@ -170,10 +170,7 @@ fn a_mended_shader_compiles_under_its_old_name() {
     let mut plan = Plan::new(&gpu);
     push(&mut plan, &BROKEN, 1, &x).unwrap();
     assert_refused(plan.ready(), BROKEN.name);
-    let mended = Shader {
-        text: ADD.text,
-        ..BROKEN
-    };
+    let mended = Shader::new(BROKEN.name, ADD.text, BROKEN.capability);
     let mut plan = Plan::new(&gpu);
     push(&mut plan, &mended, 1, &x).unwrap();
     plan.submit();
