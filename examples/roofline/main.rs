@@ -73,7 +73,8 @@ WHY A SHARE IS LOW
 
   little work             A dispatch has a fixed price, whatever it does: a case of a few microseconds
                           measures that price. With --large, `reduce.fill, one workgroup` is that
-                          price by itself: of a dispatch that waits for the one before it.
+                          price by itself: of a dispatch that waits for the one before it, or of
+                          recording one, where that takes longer.
   read more than once     A cost counts each tensor once. Tiles, second passes and recomputed values
                           are not in it, and copies into textures neither.
   dear operations         exp, log, tanh and random numbers are counted as few operations and take

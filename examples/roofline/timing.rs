@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use prefgrad::{Gpu, MatmulDesign, Plan};
 
-/// Seconds of work in one submission, about: devices may reset what runs for long.
-const SUBMISSION: f64 = 0.05;
+/// Seconds of work in one submission, about: a device works on one while the next is recorded, so the
+/// first must come soon; and it may reset what runs for long.
+const SUBMISSION: f64 = 0.005;
 /// Of how many measurements the median is taken, where there is time for so many.
 const SAMPLES: usize = 7;
 const FEWEST_SAMPLES: usize = 3;
