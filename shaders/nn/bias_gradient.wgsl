@@ -6,7 +6,7 @@
 // Bindings: 0 params, 1 counts (where the rows are live), 2 dy (an operand), 3 partials (written, then
 // read), 4 dbias (added to).
 //
-// Dispatch: a thread a column or four, of one chunk or of all. Rows past the live ones are not
+// Dispatch: a thread a column or four, of one chunk; then SUM_LANES threads, of all. Rows past the live ones are not
 // read.
 struct Params {
     rows: u32,
@@ -57,9 +57,9 @@ fn bias_gradient_total(
 ) {
     let chunks = (live(params.rows, params.rows_count) + CHUNK_ROWS - 1u) / CHUNK_ROWS;
     let width = params.columns / COLUMNS;
-    let column = linear_workgroup(group, groups) * 64u + index;
-    if (column >= width) {
-        return;
+    let column = linear_workgroup(group, groups) * SUM_COLUMNS + index % SUM_COLUMNS;
+    let sum = sum_chunks(min(column, width - 1u), width, chunks, index);
+    if (column < width && index < SUM_COLUMNS) {
+        dbias[column] += sum;
     }
-    dbias[column] += sum_chunks(column, width, chunks);
 }

@@ -84,9 +84,8 @@ fn norm_total(
     @builtin(local_invocation_index) index: u32,
 ) {
     let chunks = (live(params.rows, params.rows_count) + CHUNK_ROWS - 1u) / CHUNK_ROWS;
-    let column = linear_workgroup(group, groups) * 64u + index;
-    if (column >= params.columns / COLUMNS) {
-        return;
-    }
-    total_gradient(chunks, column);
+    let width = params.columns / COLUMNS;
+    let column = linear_workgroup(group, groups) * SUM_COLUMNS + index % SUM_COLUMNS;
+    let write = column < width && index < SUM_COLUMNS;
+    total_gradient(chunks, min(column, width - 1u), index, write);
 }

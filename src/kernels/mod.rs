@@ -14,7 +14,7 @@ pub mod reduce;
 
 pub use metrics::METRICS;
 
-use crate::gpu::{Binding, Lib, Tensor};
+use crate::gpu::{Binding, Gpu, Lib, Tensor};
 use crate::{Error, Result};
 
 macro_rules! lib {
@@ -51,6 +51,15 @@ const COLUMNS_VEC4: &Lib = lib!("lib.columns_vec4", "columns_vec4.wgsl");
 const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
 /// The second of two passes over chunks of rows.
 pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
+/// Threads of a column in the second pass of [`CHUNK_SUMS`], and columns of its workgroups. Software
+/// drivers are slow at what threads share; a GPU waits long for a thread that sums alone.
+pub(crate) fn chunk_sum_lanes(gpu: &Gpu) -> (u32, usize) {
+    match gpu.info().device_type {
+        wgpu::DeviceType::Cpu => (1, 64),
+        _ => (8, 8),
+    }
+}
+
 /// Rows of one chunk of [`CHUNK_SUMS`].
 pub(crate) const CHUNK_ROWS: usize = 32;
 

@@ -255,10 +255,16 @@ fn log_probabilities_are_those_of_a_whole_forward_pass() {
                 };
                 assert_logprobs(&model, &prompts[completion.prompt], &completion, twin);
                 if !sampling.truncates() {
-                    let pairs = completion.logprobs.iter().zip(&completion.sampling_logprobs);
+                    let pairs = completion
+                        .logprobs
+                        .iter()
+                        .zip(&completion.sampling_logprobs);
                     for (logprob, sampled) in pairs {
                         let error = (logprob - sampled).abs();
-                        assert!(error < 1e-6 * sampled.abs().max(1.0), "{logprob} and {sampled}");
+                        assert!(
+                            error < 1e-6 * sampled.abs().max(1.0),
+                            "{logprob} and {sampled}"
+                        );
                     }
                 }
             }

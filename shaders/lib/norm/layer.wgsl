@@ -103,8 +103,12 @@ fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
     partials[(2u * chunk + 1u) * groups + column] = sum.bias;
 }
 
-fn total_gradient(chunks: u32, column: u32) {
+fn total_gradient(chunks: u32, column: u32, thread: u32, write: bool) {
     let groups = params.columns / COLUMNS;
-    dweight[column] += sum_chunks(column, 2u * groups, chunks);
-    dbias[column] += sum_chunks(groups + column, 2u * groups, chunks);
+    let weight = sum_chunks(column, 2u * groups, chunks, thread);
+    let bias = sum_chunks(groups + column, 2u * groups, chunks, thread);
+    if (write) {
+        dweight[column] += weight;
+        dbias[column] += bias;
+    }
 }

@@ -65,6 +65,9 @@ fn chunk_gradient(chunk: u32, rows: vec2<u32>, column: u32) {
     partials[chunk * (params.columns / COLUMNS) + column] = sum;
 }
 
-fn total_gradient(chunks: u32, column: u32) {
-    dweight[column] += sum_chunks(column, params.columns / COLUMNS, chunks);
+fn total_gradient(chunks: u32, column: u32, thread: u32, write: bool) {
+    let weight = sum_chunks(column, params.columns / COLUMNS, chunks, thread);
+    if (write) {
+        dweight[column] += weight;
+    }
 }

@@ -1,11 +1,13 @@
 //! Sums over rows, the gradient of a bias: `shaders/nn/bias_gradient.wgsl`.
 
 use crate::Result;
-use crate::gpu::{Binding, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct};
+use crate::gpu::{
+    Binding, Const, Cost, Dispatch, Params, Plan, Shader, Tensor, Variant, device_struct,
+};
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, expect_scratch, expect_shape, live_lib,
-    shader, to_u32,
+    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, expect_scratch,
+    expect_shape, live_lib, shader, to_u32,
 };
 
 /// The kernel's text.
@@ -74,10 +76,11 @@ pub fn bias_gradient(
     bindings.extend(counts);
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
     libs.extend([DISPATCH, live, access, CHUNK_SUMS]);
+    let (lanes, sum_columns) = chunk_sum_lanes(plan.gpu());
     let variant = |entry| Variant {
         entry,
         libs: &libs,
-        consts: &[],
+        consts: &[("SUM_LANES", Const::U32(lanes))],
     };
     plan.push(&Dispatch {
         label: "nn.bias_gradient_chunks",
@@ -99,7 +102,7 @@ pub fn bias_gradient(
         variant: variant("bias_gradient_total"),
         params: Params::of(&params),
         bindings: &bindings,
-        workgroups: groups.div_ceil(THREADS) as u64,
+        workgroups: groups.div_ceil(sum_columns) as u64,
         cost: Cost {
             flops: scratch as u64,
             bytes: 4 * (scratch + 2 * columns) as u64,

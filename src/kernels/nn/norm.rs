@@ -6,7 +6,8 @@ use crate::gpu::{
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, columns_lib, lib, live_lib, shader, to_u32,
+    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, lib, live_lib, shader,
+    to_u32,
 };
 
 /// The kernels' text with a workgroup a row, and the sums over rows.
@@ -142,7 +143,7 @@ impl Norm {
         self.push(
             plan,
             &SHADER,
-            groups.div_ceil(THREADS),
+            groups.div_ceil(chunk_sum_lanes(plan.gpu()).1),
             &pass,
             &bindings,
             counts,
@@ -178,6 +179,7 @@ impl Norm {
                 libs: &libs,
                 consts: &[
                     ("ACCUMULATE", Const::Bool(pass.accumulate)),
+                    ("SUM_LANES", Const::U32(chunk_sum_lanes(plan.gpu()).0)),
                     ("ROWS", Const::U32(subgroup_rows(plan.gpu()) as u32)),
                 ],
             },
