@@ -93,9 +93,7 @@ impl Compiler {
 
 impl Work {
     fn compile(&self, pipeline: &Pipeline) {
-        if pipeline.compile(&self.device) {
-            self.compiled.fetch_add(1, Ordering::Relaxed);
-        }
+        pipeline.compile(&self.device, &self.compiled);
     }
 
     #[cfg(not(target_arch = "wasm32"))]

@@ -1,6 +1,7 @@
 //! [`Shader`]: WGSL text, its variants, and the pipelines compiled from them.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::compiler::guarded;
 use super::unroll::unrolled;
@@ -217,19 +218,19 @@ impl Pipeline {
         })
     }
 
-    /// Compiles it, or waits for the thread that does; whether this call made it.
-    pub(super) fn compile(&self, device: &wgpu::Device) -> bool {
-        let mut here = false;
-        let made = self.made.get_or_init(|| {
-            here = true;
+    /// Compiles it and counts it, or waits for the thread that does.
+    pub(super) fn compile(&self, device: &wgpu::Device, compiled: &AtomicU64) {
+        self.made.get_or_init(|| {
             let kinds = [
                 wgpu::ErrorFilter::OutOfMemory,
                 wgpu::ErrorFilter::Internal,
                 wgpu::ErrorFilter::Validation,
             ];
-            guarded(device, kinds, || self.shader.compile(device, &self.layout))
+            let made = guarded(device, kinds, || self.shader.compile(device, &self.layout));
+            // In here, so that whoever sees the pipeline sees it counted.
+            compiled.fetch_add(u64::from(made.is_ok()), Ordering::Relaxed);
+            made
         });
-        here && made.is_ok()
     }
 
     /// The compiled pipeline, where it is and was not refused.
