@@ -77,10 +77,11 @@ pub fn bias_gradient(
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
     libs.extend([DISPATCH, live, access, CHUNK_SUMS]);
     let (lanes, sum_columns) = chunk_sum_lanes(plan.gpu());
+    let consts = [("SUM_LANES", Const::U32(lanes))];
     let variant = |entry| Variant {
         entry,
         libs: &libs,
-        consts: &[("SUM_LANES", Const::U32(lanes))],
+        consts: &consts,
     };
     plan.push(&Dispatch {
         label: "nn.bias_gradient_chunks",
