@@ -11,6 +11,9 @@ pub enum Capability {
     Core,
     /// Subgroup operations, with subgroups of 8 lanes or more.
     Subgroups,
+    /// Numbers in f16 and matrices of 16x16x16 that subgroups of 32 lanes multiply together, with
+    /// sums in f32. WGSL has no words for that; the texts are in wgpu's extension of it.
+    Cooperative,
 }
 
 /// A library file of `shaders/`: functions or declarations without an entry point.
@@ -86,15 +89,18 @@ impl Shader {
     /// its bound is one of the prelude's constants.
     pub fn wgsl(&self, variant: &Variant<'_>) -> String {
         let enable = match self.capability {
-            Capability::Core => "",
+            Capability::Core | Capability::Cooperative => "",
             Capability::Subgroups => "enable subgroups;\n",
         };
-        format!("{enable}{}", self.text_without_enable(variant))
+        format!("{enable}{}", self.native_text(variant))
     }
 
     /// naga 30 knows the subgroup built-ins but refuses the line that browsers require for them.
-    pub(crate) fn text_without_enable(&self, variant: &Variant<'_>) -> String {
-        let mut text = String::new();
+    fn native_text(&self, variant: &Variant<'_>) -> String {
+        let mut text = match self.capability {
+            Capability::Core | Capability::Subgroups => String::new(),
+            Capability::Cooperative => "enable f16;\nenable wgpu_cooperative_matrix;\n".into(),
+        };
         for (name, value) in variant.consts {
             text += &match value {
                 Const::U32(value) => format!("const {name}: u32 = {value}u;\n"),
@@ -124,11 +130,17 @@ impl Shader {
         slots: &[(u32, Access)],
         params: Params<'_>,
     ) -> Result<std::sync::Arc<Pipeline>> {
-        if self.capability == Capability::Subgroups && !gpu.subgroups() {
+        let lacking = match self.capability {
+            Capability::Subgroups if !gpu.subgroups() => "subgroups",
+            Capability::Cooperative if !gpu.cooperative() => "cooperative matrices",
+            _ => "",
+        };
+        if !lacking.is_empty() {
             return Err(Error::Shader {
                 shader: self.name.into(),
-                detail: "it needs subgroups, which this device lacks or which are switched off"
-                    .into(),
+                detail: format!(
+                    "it needs {lacking}, which this device lacks or which are switched off"
+                ),
             });
         }
         gpu.pipeline(self.key(variant, slots), || {
@@ -154,7 +166,7 @@ impl Shader {
         let text = if cfg!(target_arch = "wasm32") {
             self.wgsl(variant)
         } else {
-            self.text_without_enable(variant)
+            self.native_text(variant)
         };
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
