@@ -8,7 +8,7 @@ use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use prefgrad::check::{Case, Purpose, Verdict, cases, driver};
-use prefgrad::{Gpu, GpuOptions, MatmulDesign, MatmulTuning};
+use prefgrad::{Gpu, GpuOptions, MatmulDesign, MatmulTuning, Tiling};
 
 /// Names the device and runs every kernel's known-answer cases on it.
 ///
@@ -196,6 +196,11 @@ fn jobs(gpu: &Gpu, args: &Args) -> Vec<(Gpu, String, Case)> {
             jobs.push((gpu.clone(), format!("{PRODUCT} {design}"), case));
         }
     }
+    // The bounds of the other kernels are for operands that are not rounded.
+    let gpu = match gpu.matmul_design() {
+        MatmulDesign::Cooperative => gpu.with_matmul(MatmulDesign::Tiled(Tiling::BySize)),
+        _ => gpu.clone(),
+    };
     let others = others.into_iter();
     jobs.extend(others.map(|case| (gpu.clone(), case.kernel.to_owned(), case)));
     jobs

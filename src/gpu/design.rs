@@ -23,6 +23,21 @@ pub enum MatmulDesign {
     Staged,
     /// Tiles of both operands in workgroup memory: for GPUs.
     Tiled(Tiling),
+    /// Tiles by cooperative matrices, several times the arithmetic rate in exchange for precision:
+    /// **operands are rounded to f16**, products and sums are in f32. Never chosen unasked.
+    ///
+    /// A product's relative error is up to 2^-10, and a sum's that of the sum of its products' sizes.
+    /// Operands, gradients among them, must be in f16's range: beyond 65,504 they become infinite,
+    /// below 6e-5 they lose digits, and below 3e-8 they vanish.
+    ///
+    /// For Vulkan devices that multiply 16x16x16 matrices of f16 with sums of f32, with subgroups of
+    /// 32 lanes and 37 KiB of workgroup memory. [`Gpu::new`] asks for wgpu's experimental features
+    /// only where [`GpuOptions`](super::GpuOptions) or `PREFGRAD_MATMUL` name this design. A host
+    /// opens its device with `SHADER_F16` and `EXPERIMENTAL_COOPERATIVE_MATRIX` for it, after it has
+    /// found the size among its adapter's `cooperative_matrix_properties`.
+    ///
+    /// Products whose operands are not made of whole fours are computed as by `Tiled`.
+    Cooperative,
 }
 
 /// How [`MatmulDesign::Tiled`] cuts up a result, by workgroup.
@@ -40,7 +55,7 @@ pub enum Tiling {
 
 impl MatmulDesign {
     /// Every design.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Registers,
         Self::Subgroup,
         Self::Staged,
@@ -48,6 +63,7 @@ impl MatmulDesign {
         Self::Tiled(Tiling::Small),
         Self::Tiled(Tiling::Medium),
         Self::Tiled(Tiling::Large),
+        Self::Cooperative,
     ];
 
     /// The name, as in `PREFGRAD_MATMUL=tiled`.
@@ -60,12 +76,18 @@ impl MatmulDesign {
             Self::Tiled(Tiling::Small) => "tiled-small",
             Self::Tiled(Tiling::Medium) => "tiled-medium",
             Self::Tiled(Tiling::Large) => "tiled-large",
+            Self::Cooperative => "cooperative",
         }
     }
 
     /// The design of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|design| design.name() == name)
+    }
+
+    /// What is asked for, by the environment before `option`.
+    pub(super) fn asked(option: Option<Self>) -> Option<Self> {
+        Self::from_env().or(option)
     }
 
     /// What the environment asks for.
@@ -108,6 +130,8 @@ pub(super) struct DeviceCan {
     subgroups: bool,
     /// WebGPU's own limits for threads and memory of a workgroup.
     workgroups: bool,
+    /// Opened for matrices that subgroups multiply.
+    cooperative: bool,
 }
 
 impl DeviceCan {
@@ -124,6 +148,14 @@ impl DeviceCan {
             workgroups: limits.max_compute_workgroup_storage_size >= 16 << 10
                 && limits.max_compute_invocations_per_workgroup >= 256
                 && limits.max_compute_workgroup_size_x >= 256,
+            cooperative: false,
+        }
+    }
+
+    pub fn with_cooperative(self, cooperative: bool) -> Self {
+        Self {
+            cooperative,
+            ..self
         }
     }
 
@@ -132,7 +164,21 @@ impl DeviceCan {
             MatmulDesign::Registers => true,
             MatmulDesign::Subgroup | MatmulDesign::Staged => self.subgroups,
             MatmulDesign::Tiled(_) => self.workgroups,
+            // Some products fall back to tiles.
+            MatmulDesign::Cooperative => self.cooperative && self.workgroups,
         }
+    }
+
+    /// The design asked for, if the device can run it.
+    fn check(self, design: MatmulDesign) -> Option<MatmulDesign> {
+        if !self.run(design) {
+            log::warn!(
+                "matrix products: this device can't run `{design}`, or was not opened for it; it \
+                 runs `{}` instead",
+                self.fastest()
+            );
+        }
+        Some(design).filter(|design| self.run(*design))
     }
 
     fn fastest(self) -> MatmulDesign {
@@ -154,18 +200,18 @@ pub(super) struct MatmulChoice {
 }
 
 impl MatmulChoice {
-    /// The environment decides before `option`, and that before the kind of device.
-    pub fn new(option: Option<MatmulDesign>, device: DeviceCan) -> Self {
+    /// What was asked for decides before the kind of device.
+    pub fn new(asked: Option<MatmulDesign>, device: DeviceCan) -> Self {
         Self {
             device,
-            forced: MatmulDesign::from_env().or(option),
+            forced: asked.and_then(|design| device.check(design)),
             tuning: None,
         }
     }
 
     pub fn forced(&self, design: MatmulDesign) -> Self {
         Self {
-            forced: Some(design),
+            forced: self.device.check(design),
             ..self.clone()
         }
     }
@@ -196,13 +242,17 @@ impl MatmulChoice {
         self.tuning.as_deref().filter(|_| self.forced.is_none())
     }
 
-    /// Designs worth comparing: copies into textures only where the device's owner has allowed
-    /// plans that do not fit into one pass.
+    /// Designs worth comparing, all of the same precision: copies into textures only where the
+    /// device's owner has allowed plans that do not fit into one pass.
     pub fn to_tune(&self) -> Vec<MatmulDesign> {
         let staged = self.device.fastest() == MatmulDesign::Staged;
         let all = self.runnable().into_iter();
-        all.filter(|design| staged || *design != MatmulDesign::Staged)
-            .collect()
+        all.filter(|design| match design {
+            MatmulDesign::Staged => staged,
+            MatmulDesign::Cooperative => false,
+            _ => true,
+        })
+        .collect()
     }
 
     /// Designs that the device can run, each tiling by itself.
@@ -224,11 +274,20 @@ impl fmt::Display for MatmulChoice {
 }
 
 impl Gpu {
-    /// The same device with another design for all its matrix products.
+    /// The same device with another design for all its matrix products, its own where it can't run
+    /// that one.
     pub fn with_matmul(&self, design: MatmulDesign) -> Self {
         let mut gpu = self.clone();
         gpu.matmul = self.matmul.forced(design);
         gpu
+    }
+
+    /// The same device with [`MatmulDesign::Cooperative`], for which tests have a text of their own.
+    #[cfg(test)]
+    pub(crate) fn with_emulated_fragments(&self) -> Self {
+        let mut gpu = self.clone();
+        gpu.matmul.device = self.matmul.device.with_cooperative(true);
+        gpu.with_matmul(MatmulDesign::Cooperative)
     }
 
     /// The same device, whose matrix products follow what was measured on it, unless the
@@ -297,6 +356,28 @@ mod tests {
         assert_eq!(device.fastest(), MatmulDesign::Registers);
         let runnable = MatmulChoice::new(None, device).runnable();
         assert_eq!(runnable, [MatmulDesign::Registers]);
+    }
+
+    #[test]
+    fn a_design_that_the_device_cannot_run_gives_way_to_its_own() {
+        let limits = wgpu::Limits::default();
+        let plain = device(wgpu::DeviceType::DiscreteGpu, true, &limits);
+        let tiled = MatmulDesign::Tiled(Tiling::BySize);
+        let asked = Some(MatmulDesign::Cooperative);
+        assert_eq!(MatmulChoice::new(asked, plain).design(), tiled);
+        let able = plain.with_cooperative(true);
+        assert_eq!(
+            MatmulChoice::new(asked, able).design(),
+            MatmulDesign::Cooperative
+        );
+        let unasked = MatmulChoice::new(None, able);
+        assert_eq!(unasked.design(), tiled);
+        assert_eq!(
+            unasked.forced(MatmulDesign::Cooperative).design(),
+            MatmulDesign::Cooperative
+        );
+        assert!(unasked.runnable().contains(&MatmulDesign::Cooperative));
+        assert!(!unasked.to_tune().contains(&MatmulDesign::Cooperative));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::adapter::pick_adapter;
 use super::compiler::Compiler;
+use super::cooperative;
 use super::design::{DeviceCan, MatmulChoice, MatmulDesign};
 use super::matmul_tuning::MatmulTuning;
 use super::memory::{Ledger, MemoryUse};
@@ -15,8 +17,9 @@ pub struct GpuOptions {
     /// Use kernels that exchange values inside a subgroup, where the device offers them with at
     /// least 8 lanes. `PREFGRAD_SUBGROUPS=0` in the environment switches them off as well.
     pub subgroups: bool,
-    /// How all matrix products are computed; `None` is the faster design for the kind of device.
-    /// `PREFGRAD_MATMUL` in the environment overrides it with a [`MatmulDesign::name`].
+    /// How all matrix products are computed; `None` is the faster design for the kind of device, and
+    /// so is one that it can't run. `PREFGRAD_MATMUL` in the environment overrides it with a
+    /// [`MatmulDesign::name`].
     pub matmul: Option<MatmulDesign>,
 }
 
@@ -50,6 +53,7 @@ struct Inner {
     info: wgpu::AdapterInfo,
     limits: wgpu::Limits,
     subgroups: bool,
+    cooperative: bool,
     timestamps: bool,
     compiler: Compiler,
     staging: Mutex<StagingTextures>,
@@ -104,18 +108,6 @@ fn machine_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-const NO_ADAPTER_HINT: &str = if cfg!(target_os = "linux") {
-    "Install a Vulkan driver: for a GPU the vendor's own or Mesa's, without one the software driver \
-     (Debian, Ubuntu: apt-get install libvulkan1 mesa-vulkan-drivers; Fedora: dnf install \
-     vulkan-loader mesa-vulkan-drivers; Arch: pacman -S vulkan-icd-loader vulkan-swrast)"
-} else if cfg!(target_os = "macos") {
-    "Metal comes with macOS 10.13 and later: check `system_profiler SPDisplaysDataType`"
-} else if cfg!(target_os = "windows") {
-    "Update the graphics driver (DirectX 12 or Vulkan)"
-} else {
-    "Use a browser or system with WebGPU, Vulkan, Metal or DirectX 12"
-};
-
 impl Gpu {
     /// The best adapter of this machine: discrete before integrated before software.
     ///
@@ -150,16 +142,26 @@ impl Gpu {
         descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
         let instance = wgpu::Instance::new(descriptor);
         let adapter = pick_adapter(&instance).await?;
-        let wanted = wgpu::Features::SUBGROUP
+        let asked = MatmulDesign::asked(options.matmul);
+        let cooperative =
+            asked == Some(MatmulDesign::Cooperative) && cooperative::offered(&adapter);
+        let mut wanted = wgpu::Features::SUBGROUP
             | wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if cooperative {
+            wanted |= cooperative::FEATURES;
+            // SAFETY: of what wgpu calls experimental, only cooperative matrices are used, by one
+            // kernel and where the caller asks for it; it keeps to sizes that the adapter lists.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("prefgrad"),
                 required_features: adapter.features() & wanted,
                 required_limits: adapter.limits(),
-                experimental_features: wgpu::ExperimentalFeatures::disabled(),
+                experimental_features,
                 memory_hints: wgpu::MemoryHints::Performance,
                 trace: wgpu::Trace::Off,
             })
@@ -168,6 +170,10 @@ impl Gpu {
                 during: format!("opening {}", adapter.get_info().name),
                 detail: error.to_string(),
             })?;
+        let options = GpuOptions {
+            matmul: asked,
+            ..options
+        };
         let gpu = Self::around(device, queue, options, MatmulDesign::Staged);
         gpu.watch_own_device();
         Ok(gpu)
@@ -178,10 +184,15 @@ impl Gpu {
     /// Kernel variants follow the features of this *device*, not of its adapter. Plans fit into a
     /// pass of the host's unless `options` ask for [`MatmulDesign::Staged`].
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
+        let options = GpuOptions {
+            matmul: MatmulDesign::asked(options.matmul),
+            ..options
+        };
         Self::around(device, queue, options, MatmulDesign::Subgroup)
     }
 
-    /// `software` is the matrix product's design for software drivers.
+    /// `options` name the design that was asked for, the environment's before the caller's, and
+    /// `software` is the one for software drivers.
     fn around(
         device: wgpu::Device,
         queue: wgpu::Queue,
@@ -194,10 +205,13 @@ impl Gpu {
             && std::env::var("PREFGRAD_SUBGROUPS").map_or(true, |value| value != "0");
         let subgroups =
             allowed && features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size >= 8;
-        let device_can = DeviceCan::new(info.device_type, subgroups, &device.limits(), software);
+        let cooperative = subgroups && cooperative::opened(&device, &info);
+        let device_can = DeviceCan::new(info.device_type, subgroups, &device.limits(), software)
+            .with_cooperative(cooperative);
         let matmul = MatmulChoice::new(options.matmul, device_can);
         let inner = Inner {
             subgroups,
+            cooperative,
             timestamps: features.contains(
                 wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             ),
@@ -328,6 +342,11 @@ impl Gpu {
         self.inner.subgroups
     }
 
+    /// Whether the device was opened for [`MatmulDesign::Cooperative`].
+    pub(super) fn cooperative(&self) -> bool {
+        self.inner.cooperative
+    }
+
     /// Whether kernels read their operands from copies in textures.
     pub(crate) fn stages(&self) -> bool {
         self.matmul_design() == MatmulDesign::Staged
@@ -425,40 +444,4 @@ impl std::fmt::Debug for Gpu {
             .field("backend", &self.inner.info.backend)
             .finish_non_exhaustive()
     }
-}
-
-async fn pick_adapter(instance: &wgpu::Instance) -> Result<wgpu::Adapter> {
-    let wanted = std::env::var("WGPU_ADAPTER_NAME").ok();
-    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    let names: Vec<String> = adapters.iter().map(|a| a.get_info().name).collect();
-    if let Some(part) = &wanted {
-        let part = part.to_lowercase();
-        adapters.retain(|a| a.get_info().name.to_lowercase().contains(&part));
-    }
-    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    };
-    // A browser lists no adapters: there, and only there, the request decides.
-    let found = match adapters.into_iter().min_by_key(rank) {
-        Some(adapter) => Some(adapter),
-        None if wanted.is_none() => instance
-            .request_adapter(&wgpu::RequestAdapterOptions {
-                power_preference: wgpu::PowerPreference::HighPerformance,
-                ..Default::default()
-            })
-            .await
-            .ok(),
-        None => None,
-    };
-    found.ok_or_else(|| Error::NoAdapter {
-        detail: match wanted {
-            Some(name) => format!("none of {names:?} contains WGPU_ADAPTER_NAME={name}"),
-            None => "this system offers none through Vulkan, Metal, DirectX 12 or WebGPU".into(),
-        },
-        hint: NO_ADAPTER_HINT,
-    })
 }

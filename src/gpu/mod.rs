@@ -1,7 +1,9 @@
 //! The one place that touches wgpu: device, tensors, shaders and recorded plans.
 
+mod adapter;
 mod binding;
 mod compiler;
+mod cooperative;
 mod design;
 mod device;
 mod layout;
@@ -17,6 +19,8 @@ mod tensor;
 mod unroll;
 
 pub use binding::{Access, Binding};
+#[cfg(test)]
+pub(crate) use cooperative::WORKGROUP_BYTES as FRAGMENT_WORKGROUP_BYTES;
 pub use design::{MatmulDesign, Tiling};
 pub use device::{Activity, Gpu, GpuOptions};
 pub(crate) use layout::device_struct;

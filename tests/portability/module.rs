@@ -23,6 +23,9 @@ pub fn claimed(shader: &CompiledShader) -> Capabilities {
     match shader.capability {
         Capability::Core => Capabilities::empty(),
         Capability::Subgroups => Capabilities::SUBGROUP,
+        Capability::Cooperative => {
+            Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX
+        }
     }
 }
 

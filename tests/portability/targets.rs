@@ -48,6 +48,7 @@ fn spirv(shader: &CompiledShader, parsed: &Parsed) -> Result<Vec<u32>, String> {
     let lang_version = match shader.capability {
         Capability::Core => (1, 0),
         Capability::Subgroups => (1, 3),
+        Capability::Cooperative => (1, 6),
     };
     let options = spv::Options {
         lang_version,
@@ -161,6 +162,7 @@ fn the_spirv_validator_accepts_every_variant() {
         let environment = match shader.capability {
             Capability::Core => "vulkan1.0",
             Capability::Subgroups => "vulkan1.1",
+            Capability::Cooperative => "vulkan1.3",
         };
         if let Err(error) = spirv_val(environment, &bytes) {
             refusals.push(format!("{}: {error}", name(shader)));

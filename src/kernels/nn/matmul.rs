@@ -4,7 +4,7 @@
 use super::matmul_tiled::Tile;
 use crate::gpu::{
     Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, ProductClass, Shader,
-    Tensor, Variant, device_struct,
+    Tensor, Tiling, Variant, device_struct,
 };
 use crate::kernels::{DISPATCH, Size, columns_lib, lib, live_lib, shader, to_u32};
 use crate::{Error, Result};
@@ -237,11 +237,24 @@ impl<'a> MatmulIo<'a> {
         }
     }
 
+    /// Whether the operands can be read four elements at a time.
+    fn fours(&self) -> bool {
+        self.a.fours() && self.b.fours()
+    }
+
+    /// How the product is computed.
+    fn design(&self, gpu: &Gpu, class: ProductClass) -> MatmulDesign {
+        match gpu.matmul_design_for(class) {
+            MatmulDesign::Cooperative if !self.fours() => MatmulDesign::Tiled(Tiling::BySize),
+            design => design,
+        }
+    }
+
     /// How the operands are read, and as what they are bound.
     fn operands(&self, gpu: &Gpu, design: MatmulDesign) -> (&'static Lib, [Binding<'a>; 2]) {
         let (a, b) = (self.a.tensor, self.b.tensor);
         let buffers = [Binding::read(2, a), Binding::read(3, b)];
-        let fours = self.a.fours() && self.b.fours();
+        let fours = self.fours();
         match design {
             MatmulDesign::Tiled(_) if fours => (WITHIN_VEC4, buffers),
             MatmulDesign::Tiled(_) => (WITHIN_SCALAR, buffers),
@@ -391,7 +404,8 @@ impl Product<'_> {
 /// Appends `out = epilogue(op(A)·op(B))`.
 ///
 /// Rows of the result past the live `m` are not written. Sums are in f32, along k in order, four
-/// products at a time or one by one; [`Gpu::matmul_design_for`] decides how.
+/// products at a time or one by one; [`Gpu::matmul_design_for`] decides how. Operands are used as
+/// they are, but for [`MatmulDesign::Cooperative`], which rounds them to f16.
 ///
 /// # Errors
 ///
@@ -424,11 +438,11 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
         pad: [0; 3],
     };
     let class = ProductClass::of(transpose_a, transpose_b, m, n);
-    let design = plan.gpu().matmul_design_for(class);
+    let design = io.design(plan.gpu(), class);
     let (access, operands) = io.operands(plan.gpu(), design);
     let (live, counts) = live_lib(OP, &[sizes.m, sizes.k], io.counts)?;
-    let tiled = matches!(design, MatmulDesign::Tiled(_));
-    let stored = match tiled && io.out.fours() && n.is_multiple_of(4) {
+    let tiles = matches!(design, MatmulDesign::Tiled(_) | MatmulDesign::Cooperative);
+    let stored = match tiles && io.out.fours() && n.is_multiple_of(4) {
         true => Stored::ByFours,
         false => Stored::OneByOne,
     };
@@ -471,5 +485,6 @@ pub fn matmul(plan: &mut Plan, io: &MatmulIo<'_>, sizes: &MatmulSizes) -> Result
             product.push(plan, &SUBGROUP, entry, &[BLOCKS], tiles)
         }
         MatmulDesign::Tiled(tiling) => product.push_tiled(plan, Tile::of(tiling, m, n)),
+        MatmulDesign::Cooperative => product.push_cooperative(plan),
     }
 }

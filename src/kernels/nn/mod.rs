@@ -12,6 +12,7 @@ pub mod gelu;
 pub mod language_head;
 pub mod layer_norm;
 pub mod matmul;
+pub mod matmul_cooperative;
 #[cfg(not(target_arch = "wasm32"))]
 mod matmul_measure;
 pub mod matmul_tiled;
