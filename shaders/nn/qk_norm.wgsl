@@ -173,11 +173,11 @@ fn qk_norm_total(
     let item = linear_workgroup(group, groups) * 64u + index;
     if (item < columns) {
         let chunks = chunks_of(rows * params.heads);
-        dquery_weight[item] += sum_chunks(item, columns, chunks);
+        dquery_weight[item] += sum_range(item, columns, 0u, chunks);
     } else if (item < 2u * columns) {
         let column = item - columns;
         let key_start = chunks_of(params.rows * params.heads) * columns;
         let chunks = chunks_of(rows * params.kv_heads);
-        dkey_weight[column] += sum_chunks(key_start + column, columns, chunks);
+        dkey_weight[column] += sum_range(key_start + column, columns, 0u, chunks);
     }
 }

@@ -51,7 +51,9 @@ const COLUMNS_VEC4: &Lib = lib!("lib.columns_vec4", "columns_vec4.wgsl");
 const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
 /// The second of two passes over chunks of rows.
 pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
-/// Threads of a column in the second pass of [`CHUNK_SUMS`], and columns of its workgroups. Software
+/// That pass by several threads a column.
+pub(crate) const CHUNK_LANES: &Lib = lib!("lib.chunk_lanes", "chunk_lanes.wgsl");
+/// Threads of a column in [`CHUNK_LANES`], and columns of its workgroups. Software
 /// drivers are slow at what threads share; a GPU waits long for a thread that sums alone.
 pub(crate) fn chunk_sum_lanes(gpu: &Gpu) -> (u32, usize) {
     match gpu.info().device_type {

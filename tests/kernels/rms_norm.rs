@@ -105,9 +105,25 @@ fn pytorchs_figures() {
                 ("grad.w", &layer.dweight, case.gradient("w")),
             ] {
                 let bound = f32_bound(case.torch_error(name).unwrap());
-                assert_close(gpu, &case.name, actual, &expected.f64(), bound);
+                if columns == 1 && name == "grad.x" {
+                    assert_what_is_left(gpu, &case, actual);
+                } else {
+                    assert_close(gpu, &case.name, actual, &expected.f64(), bound);
+                }
             }
         }
+    }
+}
+
+/// Of one column, the gradient `dy w / rms - x^2 dy w / rms^3` all but cancels, and a last place of
+/// the root is 1e-3 of what is left: the error is held against the terms.
+fn assert_what_is_left(gpu: &Gpu, case: &golden::Case, dx: &Tensor) {
+    let [x, weight, dy] = [case.input("x"), case.input("w"), case.cotangent("y")].map(|a| a.f64());
+    let expected = case.gradient("x").f64();
+    for (row, dx) in dx.read::<f32>(gpu).unwrap().into_iter().enumerate() {
+        let term = dy[row] * weight[0] / x[row];
+        let error = (f64::from(dx) - expected[row]).abs();
+        assert!(error < 5e-7 * term.abs(), "{}: {error:e} of {term}", case.name);
     }
 }
 

@@ -32,7 +32,7 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
     }
     let sums = row_sum(Sums(total(distance), total(square)), lane) / width;
     let shift = sums.x;
-    let scale = reciprocal_root(max(sums.y - shift * shift, 0.0) + params.eps);
+    let scale = 1.0 / sqrt(max(sums.y - shift * shift, 0.0) + params.eps);
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
             let normalised = ((load_x(first + c) - rounded) - shift) * scale;

@@ -15,7 +15,7 @@ fn normalise_row(row: u32, lane: u32, lanes: u32, write: bool) {
         square += value * value;
     }
     let mean_square = row_sum(total(square), lane) / f32(params.columns);
-    let scale = reciprocal_root(mean_square + params.eps);
+    let scale = 1.0 / sqrt(mean_square + params.eps);
     if (write) {
         for (var c = lane; c < groups; c += lanes) {
             y[first + c] = load_x(first + c) * scale * load_weight(c);

@@ -23,10 +23,3 @@ fn write_input_gradient(at: u32, gradient: Columns) {
         dx[at] = gradient;
     }
 }
-
-// 1 / sqrt(x) with one step of Newton's method, since devices may be off by several last places, and
-// a gradient that all but cancels shows them.
-fn reciprocal_root(x: f32) -> f32 {
-    let root = 1.0 / sqrt(x);
-    return fma(0.5 * root, fma(-(x * root), root, 1.0), root);
-}

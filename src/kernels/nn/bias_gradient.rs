@@ -6,8 +6,8 @@ use crate::gpu::{
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, expect_scratch,
-    expect_shape, live_lib, shader, to_u32,
+    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib,
+    expect_scratch, expect_shape, live_lib, shader, to_u32,
 };
 
 /// The kernel's text.
@@ -75,7 +75,7 @@ pub fn bias_gradient(
     let mut bindings = vec![Binding::read(2, io.dy), Binding::write(3, io.partials)];
     bindings.extend(counts);
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
-    libs.extend([DISPATCH, live, access, CHUNK_SUMS]);
+    libs.extend([DISPATCH, live, access, CHUNK_SUMS, CHUNK_LANES]);
     let (lanes, sum_columns) = chunk_sum_lanes(plan.gpu());
     let consts = [("SUM_LANES", Const::U32(lanes))];
     let variant = |entry| Variant {

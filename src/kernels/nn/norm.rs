@@ -6,8 +6,8 @@ use crate::gpu::{
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, lib, live_lib, shader,
-    to_u32,
+    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, lib,
+    live_lib, shader, to_u32,
 };
 
 /// The kernels' text with a workgroup a row, and the sums over rows.
@@ -170,7 +170,15 @@ impl Norm {
             true => bind_operands(plan.gpu(), &[DX], &mut bindings, fours),
             false => vec![&DX.buffer],
         });
-        libs.extend([DISPATCH, live, access, CHUNK_SUMS, ROWS, self.kind.formulas]);
+        libs.extend([
+            DISPATCH,
+            live,
+            access,
+            CHUNK_SUMS,
+            CHUNK_LANES,
+            ROWS,
+            self.kind.formulas,
+        ]);
         plan.push(&Dispatch {
             label: pass.label,
             shader,
