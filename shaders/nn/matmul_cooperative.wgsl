@@ -13,12 +13,15 @@
 //
 // A tile is made by 2 x 2 subgroups of 32 lanes with SIDE x SIDE fragments of 16 x 16 outputs each.
 // For every SLICE steps along k the workgroup copies both operands' parts to workgroup memory as
-// they are stored, rounded; meanwhile it already loads the next ones. In the end each row of
-// fragments goes through workgroup memory to the epilogue.
+// they are stored, rounded; meanwhile it already loads the next ones. In the end each subgroup's
+// fragments go, one by one, through workgroup memory to the epilogue.
+//
+// Where every tile and slice is whole, as sizes say that are not live along k, there are no EDGES:
+// their code alone, never run, makes the others half as fast again.
 //
 // Drivers run this text without bounds checks: every index is within its array by what is written
 // here.
-const SLICE: u32 = 32u;
+const SLICE: u32 = 16u * STEPS;
 const THREADS: u32 = 128u;
 
 // Groups of four in a row of each operand's part, rows that the workgroup copies at a time, and
@@ -32,14 +35,14 @@ const DOWN_A: u32 = THREADS / ACROSS_A;
 const DOWN_B: u32 = THREADS / ACROSS_B;
 const STRIDE_A: u32 = ACROSS_A + 2u;
 const STRIDE_B: u32 = ACROSS_B + 2u;
-const STRIDE_C: u32 = TILE / 4u + 1u;
-// Rows of results that are in workgroup memory at a time: one of fragments for each subgroup.
-const STRIP: u32 = 32u;
+// Groups from one row of a fragment of results to the next, and of a subgroup's fragment.
+const STRIDE_C: u32 = 5u;
+const FRAGMENT_SIZE: u32 = 16u * STRIDE_C;
 
 // The longer of both forms: TILE rows of SLICE elements.
 var<workgroup> tile_a: array<HalfFour, TILE * (SLICE / 4u + 2u)>;
 var<workgroup> tile_b: array<HalfFour, TILE * (SLICE / 4u + 2u)>;
-var<workgroup> tile_c: array<vec4<f32>, STRIP * STRIDE_C>;
+var<workgroup> tile_c: array<vec4<f32>, 4u * FRAGMENT_SIZE>;
 
 // The first output of tile `index`.
 fn tile_of(index: u32, tiles: vec2<u32>) -> vec2<u32> {
@@ -78,7 +81,7 @@ fn edge_b(place: vec2<u32>, end: u32) -> vec4<f32> {
 fn fetch_a(next: ptr<function, array<vec4<f32>, CHUNKS>>, thread: u32, row: u32, k: u32, end: u32) {
     let corner = select(vec2<u32>(k, row), vec2<u32>(row, k), ALONG_K_A);
     let place = corner + vec2<u32>(thread / ACROSS_A, thread % ACROSS_A * 4u);
-    if (k + SLICE <= end && row + TILE <= params.m) {
+    if (!EDGES || (k + SLICE <= end && row + TILE <= params.m)) {
         let at = (params.a_offset + place.x * params.a_stride + place.y) / 4u;
         let down = DOWN_A * (params.a_stride / 4u);
         // unroll
@@ -96,7 +99,7 @@ fn fetch_a(next: ptr<function, array<vec4<f32>, CHUNKS>>, thread: u32, row: u32,
 fn fetch_b(next: ptr<function, array<vec4<f32>, CHUNKS>>, thread: u32, col: u32, k: u32, end: u32) {
     let corner = select(vec2<u32>(k, col), vec2<u32>(col, k), ALONG_K_B);
     let place = corner + vec2<u32>(thread / ACROSS_B, thread % ACROSS_B * 4u);
-    if (k + SLICE <= end && col + TILE <= params.n) {
+    if (!EDGES || (k + SLICE <= end && col + TILE <= params.n)) {
         let at = (params.b_offset + place.x * params.b_stride + place.y) / 4u;
         let down = DOWN_B * (params.b_stride / 4u);
         // unroll
@@ -120,14 +123,13 @@ fn place_b(col: u32, step: u32) -> u32 {
     return select(step * STRIDE_B + col / 4u, col * STRIDE_B + step / 4u, ALONG_K_B);
 }
 
-// Stores the rows in `tile_c`: 16 from `row` on, and 16 half a tile below.
-fn store_strip(thread: u32, row: u32, col: u32, m: u32) {
-    for (var i = thread; i < STRIP * TILE / 4u; i += THREADS) {
-        let strip_row = i / (TILE / 4u);
-        let group = i % (TILE / 4u);
-        let below = row + strip_row / 16u * (TILE / 2u) + strip_row % 16u;
+// Stores a subgroup's fragment, which lies at `own` in `tile_c`, as the outputs from `row` and `col`
+// on: two groups of four a lane.
+fn store_fragment(lane: u32, own: u32, row: u32, col: u32, m: u32) {
+    for (var i = lane; i < 64u; i += 32u) {
+        let below = row + i / 4u;
         if (below < m) {
-            store_row(below, col + group * 4u, tile_c[strip_row * STRIDE_C + group]);
+            store_row(below, col + i % 4u * 4u, tile_c[own + i / 4u * STRIDE_C + i % 4u]);
         }
     }
 }
@@ -177,11 +179,12 @@ fn matmul_cooperative(
             fetch_a(&next_a, thread, tile.x, k + SLICE, end);
             fetch_b(&next_b, thread, tile.y, k + SLICE, end);
         }
-        for (var step = 0u; step < SLICE; step += 16u) {
+        // unroll
+        for (var step = 0u; step < STEPS; step += 1u) {
             // unroll
             for (var i = 0u; i < SIDE; i += 1u) {
-                part_a[i] = fragment_a(place_a(row + i * 16u, step));
-                part_b[i] = fragment_b(place_b(col + i * 16u, step));
+                part_a[i] = fragment_a(place_a(row + i * 16u, step * 16u));
+                part_b[i] = fragment_b(place_b(col + i * 16u, step * 16u));
             }
             // unroll
             for (var i = 0u; i < FRAGMENTS; i += 1u) {
@@ -189,15 +192,15 @@ fn matmul_cooperative(
             }
         }
     }
+    let own = subgroup * FRAGMENT_SIZE;
     // unroll
     for (var i = 0u; i < FRAGMENTS; i += 1u) {
-        put_fragment(sums[i], subgroup / 2u * 16u * STRIDE_C + col / 4u + i % SIDE * 4u);
-        if (i % SIDE == SIDE - 1u) {
-            // The strip is there.
-            workgroupBarrier();
-            store_strip(thread, tile.x + i / SIDE * 16u, tile.y, m);
-            // The strip has been read.
-            workgroupBarrier();
-        }
+        put_fragment(sums[i], own);
+        // The fragments are there.
+        workgroupBarrier();
+        let first = tile + vec2<u32>(row + i / SIDE * 16u, col + i % SIDE * 16u);
+        store_fragment(thread % 32u, own, first.x, first.y, m);
+        // They have been read.
+        workgroupBarrier();
     }
 }

@@ -15,7 +15,7 @@
 // Bindings: 0 params, 1 hyper, 2 param, 3 gradient, 4 m, 5 v (each the same length, read as operands
 // and written), 6 stats (4, of the gradient norm; read).
 //
-// Dispatch: workgroups of 256, a thread two vec4 that lie 256 apart.
+// Dispatch: one vec4 a thread, workgroups of 256.
 //
 // Source: Loshchilov & Hutter 2017 (arXiv 1711.05101, algorithm 2), in PyTorch's order.
 struct Params {
@@ -42,51 +42,35 @@ struct Hyper {
 @group(0) @binding(5) var<storage, read_write> second_moment: array<vec4<f32>>;
 @group(0) @binding(6) var<uniform> stats: vec4<f32>;
 
-struct State {
-    param: vec4<f32>,
-    gradient: vec4<f32>,
-    m: vec4<f32>,
-    v: vec4<f32>,
-}
-
-fn load(i: u32) -> State {
-    return State(load_param(i), load_gradient(i), load_first_moment(i), load_second_moment(i));
-}
-
-fn step(i: u32, state: State) {
-    let zero = vec4<f32>(0.0);
-    gradient[i] = zero;
-    if (stats.z != 0.0) {
-        return;
-    }
-    let g = state.gradient * stats.y;
-    var m = select(state.m, zero, abs(state.m) < vec4<f32>(1e-30));
-    var v = select(state.v, zero, state.v < vec4<f32>(1e-35));
-    m = hyper.beta1 * m + hyper.one_minus_beta1 * g;
-    v = hyper.beta2 * v + hyper.one_minus_beta2 * g * g;
-    first_moment[i] = m;
-    second_moment[i] = v;
-    let decay = select(1.0, hyper.decay, i < params.decayed_fours);
-    let denominator = sqrt(v) * hyper.root_scale + hyper.eps;
-    param[i] = state.param * decay - hyper.step_size * (m / denominator);
-}
-
 @compute @workgroup_size(256)
 fn adamw(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = linear_workgroup(group, groups) * 512u + local;
+    let i = linear_workgroup(group, groups) * 256u + local;
     if (i >= params.fours) {
         return;
     }
-    // All loads stand before the first store: a compiler cannot move one over the other.
-    let other = min(i + 256u, params.fours - 1u);
-    let here = load(i);
-    let there = load(other);
-    step(i, here);
-    if (other == i + 256u) {
-        step(other, there);
+    // Every load stands before the first store, and no branch in between: a compiler moves no load
+    // over a store, and one that is needed in a branch only it moves there.
+    let zero = vec4<f32>(0.0);
+    let old = load_param(i);
+    let g = load_gradient(i) * stats.y;
+    var m = load_first_moment(i);
+    var v = load_second_moment(i);
+    if (stats.z != 0.0) {
+        gradient[i] = zero;
+        return;
     }
+    m = select(m, zero, abs(m) < vec4<f32>(1e-30));
+    v = select(v, zero, v < vec4<f32>(1e-35));
+    m = hyper.beta1 * m + hyper.one_minus_beta1 * g;
+    v = hyper.beta2 * v + hyper.one_minus_beta2 * g * g;
+    let decay = select(1.0, hyper.decay, i < params.decayed_fours);
+    let denominator = sqrt(v) * hyper.root_scale + hyper.eps;
+    gradient[i] = zero;
+    first_moment[i] = m;
+    second_moment[i] = v;
+    param[i] = old * decay - hyper.step_size * (m / denominator);
 }

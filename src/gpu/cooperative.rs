@@ -10,7 +10,7 @@ pub(super) const FEATURES: wgpu::Features =
 const LANES: u32 = 32;
 
 /// Workgroup memory in bytes that the kernel takes.
-pub(crate) const WORKGROUP_BYTES: u32 = 37_376;
+pub(crate) const WORKGROUP_BYTES: u32 = 15_360;
 
 /// Whether an adapter multiplies 16x16x16 matrices of f16 with sums of f32.
 pub(super) fn offered(adapter: &wgpu::Adapter) -> bool {

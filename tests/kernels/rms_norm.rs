@@ -123,7 +123,11 @@ fn assert_what_is_left(gpu: &Gpu, case: &golden::Case, dx: &Tensor) {
     for (row, dx) in dx.read::<f32>(gpu).unwrap().into_iter().enumerate() {
         let term = dy[row] * weight[0] / x[row];
         let error = (f64::from(dx) - expected[row]).abs();
-        assert!(error < 5e-7 * term.abs(), "{}: {error:e} of {term}", case.name);
+        assert!(
+            error < 5e-7 * term.abs(),
+            "{}: {error:e} of {term}",
+            case.name
+        );
     }
 }
 

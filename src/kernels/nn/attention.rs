@@ -3,8 +3,8 @@
 use super::attention_tiled::{BACKWARD_DKV_TILED, BACKWARD_DQ_TILED, FORWARD_TILED, Pass, Shape};
 use crate::data::batch::{Segment, TILE_ROWS, Tile};
 use crate::gpu::{
-    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Variant,
-    device_struct,
+    Binding, Const, Cost, Dispatch, Gpu, Lib, MatmulDesign, Params, Plan, Shader, Tensor, Tiling,
+    Variant, device_struct,
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{DISPATCH, Size, expect_shape, lib, live_lib, shader, to_u32};
@@ -366,6 +366,7 @@ impl Form {
         match gpu.matmul_design() {
             MatmulDesign::Subgroup | MatmulDesign::Staged if gpu.subgroups() => Self::Broadcast,
             MatmulDesign::Tiled(tiling) => tiled(tiling).map_or(Self::Uniform, Self::Tiled),
+            MatmulDesign::Cooperative => tiled(Tiling::BySize).map_or(Self::Uniform, Self::Tiled),
             _ => Self::Uniform,
         }
     }

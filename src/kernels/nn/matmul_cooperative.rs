@@ -13,9 +13,10 @@ use crate::kernels::{lib, shader};
 // SAFETY: whole slices of whole tiles are read only where `fetch_a` and `fetch_b` have found them
 // inside the matrix, others through `edge_a` and `edge_b`, which cut rows and columns to it;
 // `Matrix::check` holds the matrices to their tensors, whose rows are whole fours
-// (`Matrix::fours`). Parts in workgroup memory have CHUNKS * DOWN rows of STRIDE groups, TILE of
-// SLICE / 4 + 2 or SLICE of TILE / 4 + 2, of which the first are more; fragments lie inside them,
-// and the epilogue's indices are those of outputs inside the result.
+// (`Matrix::fours`); without EDGES the host has found every tile and slice whole. Parts in workgroup
+// memory have CHUNKS * DOWN rows of STRIDE groups, TILE of SLICE / 4 + 2 or SLICE of TILE / 4 + 2, of
+// which the first are more; fragments lie inside them, and the epilogue's indices are those of
+// outputs inside the result.
 pub const COOPERATIVE: Shader = unsafe {
     shader!(
         "nn.matmul_cooperative",
@@ -30,36 +31,13 @@ const FRAGMENTS: &Lib = lib!(
     "matmul/fragment_cooperative.wgsl"
 );
 
-/// A result of fewer tiles of this many outputs a side is cut into smaller ones: a large device
-/// has 60 to 150 multiprocessors, and each takes several tiles at a time.
-const LARGE: u32 = 128;
-const SMALL: u32 = 64;
-const ENOUGH_TILES: usize = 64;
-
-/// Outputs a side of a result's tiles.
-fn tile_of(m: usize, n: usize) -> u32 {
-    match tiles(LARGE, m, n) {
-        ENOUGH_TILES.. => LARGE,
-        _ => SMALL,
-    }
-}
-
-/// How many tiles a result has.
-fn tiles(tile: u32, m: usize, n: usize) -> usize {
-    m.div_ceil(tile as usize) * n.div_ceil(tile as usize)
-}
-
-/// The `const` lines of a tile: fragments a side for each of 2 x 2 subgroups, and how many groups of
-/// four each of 128 threads copies of an operand's part of 32 steps.
-fn consts(tile: u32) -> [(&'static str, Const); 4] {
-    let side = tile / 32;
-    [
-        ("TILE", Const::U32(tile)),
-        ("SIDE", Const::U32(side)),
-        ("FRAGMENTS", Const::U32(side * side)),
-        ("CHUNKS", Const::U32(tile / 16)),
-    ]
-}
+/// Outputs a side of a tile. Of 128 they are a seventh faster where a result is 4096 wide, and half
+/// as fast where it is 512: see `docs/rejected.md`.
+const TILE: usize = 64;
+/// Steps of 16 along k that are in workgroup memory at a time.
+const STEPS: usize = 2;
+/// Fragments a side for each of 2 x 2 subgroups.
+const SIDE: usize = TILE / 32;
 
 /// The kernel and its fragments.
 #[cfg(not(test))]
@@ -74,9 +52,20 @@ impl Product<'_> {
     /// Appends the product.
     pub(super) fn push_cooperative(&self, plan: &mut Plan) -> Result<()> {
         let (shader, fragments) = text();
-        let [m, n] = [self.params.m, self.params.n].map(|size| size as usize);
-        let tile = tile_of(m, n);
-        let entry = ("matmul_cooperative", &consts(tile)[..]);
-        self.push(plan, &shader, entry, &[fragments], tiles(tile, m, n))
+        let [m, n, k] = [self.params.m, self.params.n, self.params.k].map(|size| size as usize);
+        let whole = [m % TILE, n % TILE, k % (16 * STEPS)] == [0; 3];
+        let live_k = self.params.k_count != u32::MAX;
+        let consts = [
+            ("TILE", Const::U32(TILE as u32)),
+            ("SIDE", Const::U32(SIDE as u32)),
+            ("FRAGMENTS", Const::U32((SIDE * SIDE) as u32)),
+            // Groups of four of each operand's part that each of 128 threads copies.
+            ("CHUNKS", Const::U32((TILE * 16 * STEPS / (4 * 128)) as u32)),
+            ("STEPS", Const::U32(STEPS as u32)),
+            ("EDGES", Const::Bool(!whole || live_k)),
+        ];
+        let entry = ("matmul_cooperative", &consts[..]);
+        let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
+        self.push(plan, &shader, entry, &[fragments], tiles)
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::operand::{Operand, bind_operands, operand, windows};
 use crate::kernels::{DISPATCH, expect_shape, shader, to_u32};
 use crate::{Error, Result};
 
-/// The kernel's text: two vec4 a thread.
+/// The kernel's text: one vec4 a thread.
 pub const SHADER: Shader = shader!("optim.adamw", "optim/adamw.wgsl", Core);
 
 const OP: &str = "optim.adamw";
@@ -167,7 +167,7 @@ fn push(plan: &mut Plan, io: &AdamWIo<'_>, elements: Range<usize>, decayed: usiz
         },
         params: Params::of(&params),
         bindings: &bindings,
-        workgroups: (len / 4).div_ceil(512) as u64,
+        workgroups: (len / 4).div_ceil(256) as u64,
         cost: Cost {
             flops: 14 * len as u64,
             bytes: 32 * len as u64,

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 use naga::back::spv;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
-use super::{COOPERATIVE, FRAGMENTS, LARGE, SMALL, tile_of};
+use super::{COOPERATIVE, FRAGMENTS};
 use crate::check::{Case, Purpose, cases, values};
 use crate::gpu::{
     Capability, CompiledShader, FRAGMENT_WORKGROUP_BYTES, Gpu, Lib, Plan, Shader, Tensor, Variant,
@@ -205,11 +205,14 @@ fn windows_and_live_sizes_are_kept_to() {
 }
 
 #[test]
-fn results_with_few_large_tiles_are_cut_into_small_ones() {
-    assert_eq!(tile_of(4096, 4096), LARGE);
-    assert_eq!(tile_of(512, 768), SMALL);
-    assert_eq!(tile_of(996, 1060), LARGE);
-    assert_eq!(tile_of(1, 1), SMALL);
+fn edges_are_left_out_where_there_are_none() {
+    let compiled = checked().compiled();
+    for edges in ["const EDGES: bool = true;", "const EDGES: bool = false;"] {
+        assert!(
+            compiled.iter().any(|shader| shader.wgsl.contains(edges)),
+            "{edges}"
+        );
+    }
 }
 
 /// The text of a variant that ran emulated, as devices with cooperative matrices get it.
