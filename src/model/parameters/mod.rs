@@ -171,8 +171,9 @@ impl Parameters {
                 Init::Zeros => vec![0.0; count],
                 Init::Ones => vec![1.0; count],
                 Init::Normal(deviation) => {
-                    let mut random = Random::new(seed, index as u64);
-                    (0..count).map(|_| deviation * random.normal()).collect()
+                    let mut values = Random::new(seed, index as u64).normals(count);
+                    values.iter_mut().for_each(|value| *value *= deviation);
+                    values
                 }
             };
             self.write(gpu, &spec.name, &values)?;
