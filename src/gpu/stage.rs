@@ -36,10 +36,14 @@ fn staged_bytes(tensor: &Tensor) -> u64 {
     tensor.bytes().next_multiple_of(TEXEL_BYTES)
 }
 
+/// Textures that a matrix product binds.
+const MOST_IN_PRODUCTS: u32 = 2;
+
 impl Gpu {
     /// Whether a tensor can be bound with [`Binding::staged`](super::Binding::staged).
     pub(crate) fn can_stage(&self, tensor: &Tensor) -> bool {
-        let largest = self.limits().max_texture_dimension_2d;
+        let limits = self.limits();
+        let largest = limits.max_texture_dimension_2d;
         // A tensor that is only counted has a buffer of a few bytes.
         let inside = tensor.offset_bytes() + staged_bytes(tensor) <= tensor.buffer().size();
         tensor
@@ -48,6 +52,7 @@ impl Gpu {
             .contains(wgpu::BufferUsages::COPY_SRC)
             && tensor.offset_bytes().is_multiple_of(TEXEL_BYTES)
             && (inside || self.counts_only())
+            && limits.max_storage_textures_per_shader_stage >= MOST_IN_PRODUCTS
             && largest >= ROW_TEXELS
             && rows_for(tensor.bytes()).is_some_and(|rows| rows <= largest)
     }

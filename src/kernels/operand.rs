@@ -21,7 +21,8 @@ const WINDOW: usize = 1 << 20;
 
 /// The declarations of all of a shader's operands, for a dispatch with these bindings: where the
 /// device reads textures faster and the shader's elements are four wide (`fours`), those of operands
-/// become staged ones, or are joined by staged ones where the dispatch writes them.
+/// become staged ones, or are joined by staged ones where the dispatch writes them; the first of them,
+/// where a shader may bind fewer textures.
 pub(crate) fn bind_operands(
     gpu: &Gpu,
     operands: &[&'static Operand],
@@ -29,15 +30,17 @@ pub(crate) fn bind_operands(
     fours: bool,
 ) -> Vec<&'static Lib> {
     let stages = |tensor: &Tensor| fours && gpu.stages() && gpu.can_stage(tensor);
+    let mut room = gpu.limits().max_storage_textures_per_shader_stage;
     let mut libs = Vec::new();
     for operand in operands {
         let bound = bindings
             .iter_mut()
             .find(|bound| bound.slot() == operand.slot);
-        let staged = bound.filter(|bound| stages(bound.tensor()));
+        let staged = bound.filter(|bound| room > 0 && stages(bound.tensor()));
         libs.push(match staged {
             None => &operand.buffer,
             Some(bound) => {
+                room -= 1;
                 let tensor = bound.tensor();
                 match operand.copy_slot {
                     Some(slot) => bindings.push(Binding::staged_before(slot, tensor)),

@@ -3,7 +3,7 @@
 use prefgrad::check::{Case, Purpose, cases};
 use prefgrad::{Gpu, MatmulDesign, Tiling};
 
-use crate::gpu::{gpu, gpu_without_subgroups, host_gpu, matmul_gpus};
+use crate::gpu::{gpu, gpu_without_subgroups, host_gpu, host_gpu_with, matmul_gpus};
 
 /// Runs each case of `kernel` that is not for timing only.
 fn check(kernel: &str) {
@@ -81,6 +81,30 @@ fn attention_through_workgroup_memory() {
     // The smallest blocks.
     let default = host_gpu(wgpu::Limits::default()).with_matmul(small);
     check_cases(&default, "nn.attention", |case| of_width(case, &["64"]));
+}
+
+/// WebGPU promises four textures to a kernel; with three, some of these operands stay in buffers, and
+/// with one all of them.
+#[test]
+fn operands_that_textures_do_not_suffice_for_stay_in_buffers() {
+    for textures in [3, 1] {
+        let limits = wgpu::Limits {
+            max_storage_textures_per_shader_stage: textures,
+            ..wgpu::Limits::default()
+        };
+        let gpu = host_gpu_with(wgpu::Features::SUBGROUP, limits);
+        let staged = gpu.with_matmul(MatmulDesign::Staged);
+        for kernel in ["nn.qk_norm", "optim.adamw"] {
+            check_on(&staged, kernel);
+        }
+        let in_textures = |text: &str| text.contains("texture_storage_2d");
+        let staged_any = staged
+            .compiled()
+            .iter()
+            .any(|shader| in_textures(&shader.wgsl));
+        let may = staged.matmul_design() == MatmulDesign::Staged && textures > 1;
+        assert_eq!(staged_any, may);
+    }
 }
 
 #[test]

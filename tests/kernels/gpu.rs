@@ -34,14 +34,20 @@ pub fn matmul_gpus() -> &'static [Gpu] {
 
 /// A device that a host application has opened with these limits.
 pub fn host_gpu(limits: wgpu::Limits) -> Gpu {
+    host_gpu_with(wgpu::Features::empty(), limits)
+}
+
+/// The same, with those of the features that the adapter has.
+pub fn host_gpu_with(features: wgpu::Features, limits: wgpu::Limits) -> Gpu {
     let (device, queue) = pollster::block_on(async {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
         let adapter = instance.request_adapter(&Default::default()).await;
+        let adapter = adapter.expect("the tests need a GPU or the software driver");
         let descriptor = wgpu::DeviceDescriptor {
+            required_features: adapter.features() & features,
             required_limits: limits,
             ..Default::default()
         };
-        let adapter = adapter.expect("the tests need a GPU or the software driver");
         adapter.request_device(&descriptor).await.unwrap()
     });
     Gpu::from_device(device, queue, GpuOptions::default())
