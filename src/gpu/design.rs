@@ -31,7 +31,7 @@ pub enum MatmulDesign {
     /// below 6e-5 they lose digits, and below 3e-8 they vanish.
     ///
     /// For Vulkan devices that multiply 16x16x16 matrices of f16 with sums of f32, with subgroups of
-    /// 32 lanes and 37 KiB of workgroup memory. [`Gpu::new`] asks for wgpu's experimental features
+    /// 32 lanes and 15 KiB of workgroup memory. [`Gpu::new`] asks for wgpu's experimental features
     /// only where [`GpuOptions`](super::GpuOptions) or `PREFGRAD_MATMUL` name this design. A host
     /// opens its device with `SHADER_F16` and `EXPERIMENTAL_COOPERATIVE_MATRIX` for it, after it has
     /// found the size among its adapter's `cooperative_matrix_properties`.

@@ -268,7 +268,7 @@ impl Gpu {
     /// The device's own memory in bytes, where the system says: the largest heap that Vulkan lists.
     /// A software driver's heap is a made-up number; its memory is the machine's.
     pub fn memory_bytes(&self) -> Option<u64> {
-        if self.info().device_type == wgpu::DeviceType::Cpu {
+        if self.is_software() {
             return machine_memory_bytes();
         }
         #[cfg(any(target_os = "linux", target_os = "windows", target_os = "android"))]
@@ -330,6 +330,11 @@ impl Gpu {
     /// Name, driver and type of the adapter.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.inner.info
+    }
+
+    /// Whether the processor plays the device.
+    pub(crate) fn is_software(&self) -> bool {
+        self.info().device_type == wgpu::DeviceType::Cpu
     }
 
     /// The device's limits.

@@ -53,13 +53,15 @@ const COLUMNS_SCALAR: &Lib = lib!("lib.columns_scalar", "columns_scalar.wgsl");
 pub(crate) const CHUNK_SUMS: &Lib = lib!("lib.chunk_sums", "chunk_sums.wgsl");
 /// That pass by several threads a column.
 pub(crate) const CHUNK_LANES: &Lib = lib!("lib.chunk_lanes", "chunk_lanes.wgsl");
-/// Threads of a column in [`CHUNK_LANES`], and columns of its workgroups. Software
-/// drivers are slow at what threads share; a GPU waits long for a thread that sums alone.
-pub(crate) fn chunk_sum_lanes(gpu: &Gpu) -> (u32, usize) {
-    match gpu.info().device_type {
-        wgpu::DeviceType::Cpu => (1, 64),
-        _ => (8, 8),
-    }
+/// Threads of a column in [`CHUNK_LANES`]. Software drivers are slow at what threads share; a GPU
+/// waits long for a thread that sums alone.
+pub(crate) fn chunk_sum_lanes(gpu: &Gpu) -> u32 {
+    if gpu.is_software() { 1 } else { 8 }
+}
+
+/// Columns of a workgroup of [`CHUNK_LANES`], which has 64 threads.
+pub(crate) fn chunk_sum_columns(gpu: &Gpu) -> usize {
+    64 / chunk_sum_lanes(gpu) as usize
 }
 
 /// Rows of one chunk of [`CHUNK_SUMS`].

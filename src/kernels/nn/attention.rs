@@ -455,7 +455,7 @@ fn check_iterations(gpu: &Gpu, rows: usize) -> Result<()> {
         MatmulDesign::Tiled(_) => 5 * rows,
         _ => rows.div_ceil(STEP),
     };
-    if gpu.info().device_type == wgpu::DeviceType::Cpu && iterations > SOFTWARE_ITERATIONS {
+    if gpu.is_software() && iterations > SOFTWARE_ITERATIONS {
         return Err(Error::Limit {
             what: "loop of nn.attention".into(),
             needed: iterations as u64,

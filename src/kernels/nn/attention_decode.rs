@@ -158,5 +158,5 @@ pub fn attention_decode(
 /// Software drivers load lane by lane, so there one load and broadcasts beat loads that all lanes
 /// share. GPUs fetch such a load once.
 fn by_broadcast(gpu: &Gpu) -> bool {
-    gpu.subgroups() && gpu.info().device_type == wgpu::DeviceType::Cpu
+    gpu.subgroups() && gpu.is_software()
 }

@@ -65,7 +65,7 @@ impl Unrolled {
     };
 
     fn on(gpu: &Gpu) -> Self {
-        if gpu.info().device_type == wgpu::DeviceType::Cpu {
+        if gpu.is_software() {
             Self::SOFTWARE
         } else {
             Self::GPU

@@ -6,8 +6,8 @@ use crate::gpu::{
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib,
-    expect_scratch, expect_shape, live_lib, shader, to_u32,
+    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_columns, chunk_sum_lanes,
+    columns_lib, expect_scratch, expect_shape, live_lib, shader, to_u32,
 };
 
 /// The kernel's text.
@@ -76,8 +76,7 @@ pub fn bias_gradient(
     bindings.extend(counts);
     let mut libs = bind_operands(plan.gpu(), &OPERANDS, &mut bindings, groups < columns);
     libs.extend([DISPATCH, live, access, CHUNK_SUMS, CHUNK_LANES]);
-    let (lanes, sum_columns) = chunk_sum_lanes(plan.gpu());
-    let consts = [("SUM_LANES", Const::U32(lanes))];
+    let consts = [("SUM_LANES", Const::U32(chunk_sum_lanes(plan.gpu())))];
     let variant = |entry| Variant {
         entry,
         libs: &libs,
@@ -103,7 +102,7 @@ pub fn bias_gradient(
         variant: variant("bias_gradient_total"),
         params: Params::of(&params),
         bindings: &bindings,
-        workgroups: groups.div_ceil(sum_columns) as u64,
+        workgroups: groups.div_ceil(chunk_sum_columns(plan.gpu())) as u64,
         cost: Cost {
             flops: scratch as u64,
             bytes: 4 * (scratch + 2 * columns) as u64,

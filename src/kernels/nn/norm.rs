@@ -6,8 +6,8 @@ use crate::gpu::{
 };
 use crate::kernels::operand::{Operand, bind_operands, operand};
 use crate::kernels::{
-    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_lanes, columns_lib, lib,
-    live_lib, shader, to_u32,
+    CHUNK_LANES, CHUNK_ROWS, CHUNK_SUMS, DISPATCH, Size, chunk_sum_columns, chunk_sum_lanes,
+    columns_lib, lib, live_lib, shader, to_u32,
 };
 
 /// The kernels' text with a workgroup a row, and the sums over rows.
@@ -69,10 +69,7 @@ device_struct! {
 /// Rows of a workgroup of 128: where its lanes are software's, all that they take at once; a GPU has
 /// room for more workgroups.
 fn subgroup_rows(gpu: &Gpu) -> usize {
-    match gpu.info().device_type {
-        wgpu::DeviceType::Cpu => 16,
-        _ => 4,
-    }
+    if gpu.is_software() { 16 } else { 4 }
 }
 
 /// Values of the partial sums over rows, for `parameters` of `columns` values.
@@ -143,7 +140,7 @@ impl Norm {
         self.push(
             plan,
             &SHADER,
-            groups.div_ceil(chunk_sum_lanes(plan.gpu()).1),
+            groups.div_ceil(chunk_sum_columns(plan.gpu())),
             &pass,
             &bindings,
             counts,
@@ -187,7 +184,7 @@ impl Norm {
                 libs: &libs,
                 consts: &[
                     ("ACCUMULATE", Const::Bool(pass.accumulate)),
-                    ("SUM_LANES", Const::U32(chunk_sum_lanes(plan.gpu()).0)),
+                    ("SUM_LANES", Const::U32(chunk_sum_lanes(plan.gpu()))),
                     ("ROWS", Const::U32(subgroup_rows(plan.gpu()) as u32)),
                 ],
             },
